@@ -1,0 +1,170 @@
+"""Every configuration key that tcm_d2 adds to Detectron2's, with its default and its reader.
+
+Numbers stand here and in the YAML files only; constructors carry no hyper-parameter defaults.
+"""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode, get_cfg
+
+# The prompts of DOTA-v1.0 in the order of the label indices.
+DOTA_V1_PROMPTS = [
+    "plane",
+    "baseball diamond",
+    "bridge",
+    "ground track field",
+    "small vehicle",
+    "large vehicle",
+    "ship",
+    "tennis court",
+    "basketball court",
+    "storage tank",
+    "soccer ball field",
+    "roundabout",
+    "harbor",
+    "swimming pool",
+    "helicopter",
+]
+
+
+def add_tcm_config(cfg: CfgNode) -> None:
+    """Add tcm_d2's keys to ``cfg`` in place.
+
+    Args:
+        cfg: a Detectron2 configuration, usually fresh from ``get_cfg()``.
+    """
+    _add_model_keys(cfg)
+    _add_input_keys(cfg)
+    _add_solver_keys(cfg)
+    _add_test_keys(cfg)
+
+
+def get_tcm_config() -> CfgNode:
+    """Return Detectron2's default configuration with tcm_d2's keys added."""
+    cfg = get_cfg()
+    add_tcm_config(cfg)
+    return cfg
+
+
+def _add_model_keys(cfg: CfgNode) -> None:
+    # --- CLIP towers (modeling/clip) ---
+    cfg.MODEL.CLIP = CfgNode()
+    # An open_clip architecture name with a ResNet image tower, or "custom" (the keys below).
+    cfg.MODEL.CLIP.NAME = "RN50-quickgelu"
+    # OpenAI archive, OpenCLIP checkpoint or state dict of a whole CLIP model; "" keeps random weights.
+    cfg.MODEL.CLIP.WEIGHTS = ""
+    # Read only when NAME is "custom".
+    cfg.MODEL.CLIP.EMBED_DIM = 1024
+    cfg.MODEL.CLIP.VISION_LAYERS = [3, 4, 6, 3]
+    cfg.MODEL.CLIP.VISION_WIDTH = 64
+    cfg.MODEL.CLIP.TEXT_WIDTH = 512
+    cfg.MODEL.CLIP.TEXT_HEADS = 8
+    cfg.MODEL.CLIP.TEXT_LAYERS = 12
+    cfg.MODEL.CLIP.CONTEXT_LENGTH = 77
+    cfg.MODEL.CLIP.VOCAB_SIZE = 49408
+    # Side of the image whose stride-32 grid the positional embedding is stored for; it is resized
+    # to whatever grid comes at run time.
+    cfg.MODEL.CLIP.POSITION_IMAGE_SIZE_PX = 1024
+    # "BN" (batch statistics, as published), "FrozenBN" or "SyncBN".
+    cfg.MODEL.CLIP.NORM = "BN"
+
+    # --- TCM (modeling/tcm) ---
+    cfg.MODEL.TCM = CfgNode()
+    # False gives the plain CLIP-ResNet rotated detector: the honest baseline.
+    cfg.MODEL.TCM.ENABLED = True
+    # Class prompts in label order; the head has one output per prompt.
+    cfg.MODEL.TCM.CLASS_NAMES = list(DOTA_V1_PROMPTS)
+    # Text put around a class name; "{label}" is replaced.
+    cfg.MODEL.TCM.PROMPT_TEMPLATE = "{label}"
+    # N1: token ids kept per class, start and end token included.
+    cfg.MODEL.TCM.TOKENS_PER_CLASS = 8
+    # Language prompt generator: "none" (as published for DOTA) or "image" (as in the CVPR paper).
+    cfg.MODEL.TCM.PROMPT_GENERATOR = "none"
+    # tau: the score map is cosine / tau.
+    cfg.MODEL.TCM.TEMPERATURE = 0.07
+    # Context decoders (visual prompt and text update).
+    cfg.MODEL.TCM.DECODER_WIDTH = 256
+    cfg.MODEL.TCM.DECODER_HEADS = 4
+    cfg.MODEL.TCM.DECODER_LAYERS = 3
+    cfg.MODEL.TCM.DECODER_DROPOUT = 0.1
+    # Initial values of the learnable scales s (visual prompt) and gamma (text update).
+    cfg.MODEL.TCM.VISUAL_SCALE_INIT = 1e-3
+    cfg.MODEL.TCM.TEXT_SCALE_INIT = 1e-4
+    # Weight of the auxiliary loss on the score map; its targets have 1 / AUX_STRIDE_PX resolution.
+    cfg.MODEL.TCM.AUX_LOSS_WEIGHT = 1.0
+    cfg.MODEL.TCM.AUX_STRIDE_PX = 4
+
+    # --- neck (modeling/neck) ---
+    cfg.MODEL.ROTATED_FPN = CfgNode()
+    cfg.MODEL.ROTATED_FPN.OUT_CHANNELS = 256
+    # Input of P6: "output" (P5) or "input" (C5 with the score map).
+    cfg.MODEL.ROTATED_FPN.EXTRA_LEVELS_FROM = "output"
+    cfg.MODEL.ROTATED_FPN.RELU_BEFORE_EXTRA = True
+
+    # --- rotated one-stage heads (modeling/heads) ---
+    cfg.MODEL.ROTATED_HEAD = CfgNode()
+    cfg.MODEL.ROTATED_HEAD.NUM_CLASSES = 15
+    cfg.MODEL.ROTATED_HEAD.STRIDES_PX = [8, 16, 32, 64, 128]
+    cfg.MODEL.ROTATED_HEAD.CHANNELS = 256
+    cfg.MODEL.ROTATED_HEAD.NUM_CONVS = 4
+    # "GN" (32 groups) or "" (none).
+    cfg.MODEL.ROTATED_HEAD.NORM = "GN"
+    cfg.MODEL.ROTATED_HEAD.PRIOR_PROB = 0.01
+    cfg.MODEL.ROTATED_HEAD.FOCAL_LOSS_GAMMA = 2.0
+    cfg.MODEL.ROTATED_HEAD.FOCAL_LOSS_ALPHA = 0.25
+    # "log", "linear" or "square" of the rotated IoU, and its weight.
+    cfg.MODEL.ROTATED_HEAD.BOX_LOSS_MODE = "log"
+    cfg.MODEL.ROTATED_HEAD.BOX_LOSS_WEIGHT = 1.0
+    # Candidates per level, score threshold before centre-ness, IoU above which NMS suppresses,
+    # boxes kept per image.
+    cfg.MODEL.ROTATED_HEAD.TOPK_CANDIDATES = 2000
+    cfg.MODEL.ROTATED_HEAD.SCORE_THRESH = 0.05
+    cfg.MODEL.ROTATED_HEAD.NMS_THRESH = 0.1
+    cfg.MODEL.ROTATED_HEAD.MAX_DETECTIONS = 2000
+    # FCOS: radius of centre sampling in strides; upper bounds of the regression ranges in px (the
+    # last level has none).
+    cfg.MODEL.ROTATED_HEAD.CENTER_SAMPLING_RADIUS = 1.5
+    cfg.MODEL.ROTATED_HEAD.REGRESS_RANGE_BOUNDS_PX = [64, 128, 256, 512]
+
+    # CLIP's normalisation, on RGB values in 0..255.
+    cfg.MODEL.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
+    cfg.MODEL.PIXEL_STD = [68.5005327, 66.6321579, 70.32316305]
+    cfg.MODEL.MASK_ON = False
+
+
+def _add_input_keys(cfg: CfgNode) -> None:
+    cfg.INPUT.FORMAT = "RGB"
+    # Probabilities of a horizontal, vertical and diagonal (both) flip; at most one happens.
+    cfg.INPUT.FLIP_PROBS = [0.25, 0.25, 0.25]
+    # Random rotation about the image centre by an angle in +-ROTATION_MAX_DEG, with this probability.
+    cfg.INPUT.ROTATION_PROB = 0.0
+    cfg.INPUT.ROTATION_MAX_DEG = 180.0
+    # Resize factors to draw from in training; [1.0] leaves the patch as it is.
+    cfg.INPUT.RESIZE_FACTORS_TRAIN = [1.0]
+    cfg.INPUT.RESIZE_FACTOR_TEST = 1.0
+    # What to do with an image that cannot be read in training: "raise" or "skip" (counted and logged).
+    cfg.INPUT.ON_BAD_IMAGE = "raise"
+
+
+def _add_solver_keys(cfg: CfgNode) -> None:
+    # "ADAMW" or "SGD" (Detectron2's own keys for the latter).
+    cfg.SOLVER.OPTIMIZER = "ADAMW"
+    cfg.SOLVER.BETAS = [0.9, 0.999]
+    cfg.SOLVER.EPS = 1e-8
+    # Learning-rate factor of the image tower (backbone and attention pool).
+    cfg.SOLVER.IMAGE_TOWER_LR_FACTOR = 0.3
+    # Epochs; turned into iterations from the data set's size and IMS_PER_BATCH. 0: use MAX_ITER/STEPS.
+    cfg.SOLVER.MAX_EPOCHS = 12
+    cfg.SOLVER.STEP_EPOCHS = [9]
+    # Checkpoint and evaluation period in epochs (with MAX_EPOCHS > 0); 0: only at the end.
+    cfg.SOLVER.CHECKPOINT_PERIOD_EPOCHS = 1
+    cfg.TEST.EVAL_PERIOD_EPOCHS = 0
+
+
+def _add_test_keys(cfg: CfgNode) -> None:
+    cfg.TEST.DOTA = CfgNode()
+    # IoU above which merging patches into images suppresses.
+    cfg.TEST.DOTA.MERGE_NMS_THRESH = 0.1
+    # "11point" (official) or "area"; a match needs IoU > IOU_THRESH.
+    cfg.TEST.DOTA.METRIC = "11point"
+    cfg.TEST.DOTA.IOU_THRESH = 0.5

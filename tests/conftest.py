@@ -1,0 +1,38 @@
+"""Shared fixtures and the one table of tolerances."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+REPO_DIR = Path(__file__).resolve().parents[1]
+SHARED_DIR = REPO_DIR.parent / "shared"
+DATA_DIR = REPO_DIR / "tests" / "data"
+
+# (relative, absolute) by dtype, for values of order 1.
+TOLERANCES = {torch.float32: (1e-4, 1e-5), torch.float64: (1e-9, 1e-11)}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """Folder with the full golden arrays; skips where it is absent."""
+    path = SHARED_DIR / "golden"
+    if not path.is_dir():
+        pytest.skip(f"golden arrays not found at {path}: only the small copies in tests/data run")
+    return path
+
+
+@pytest.fixture(scope="session")
+def realdata_dir() -> Path:
+    """Folder with the academic-use images; skips where it is absent."""
+    path = SHARED_DIR / "realdata"
+    if not path.is_dir():
+        pytest.skip(f"real images (academic use only, never committed) not found at {path}")
+    return path

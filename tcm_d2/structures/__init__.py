@@ -1,0 +1,1 @@
+"""Rotated boxes: angles, conversions, class masks."""

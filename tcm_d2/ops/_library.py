@@ -1,0 +1,157 @@
+"""Declares torch.ops.tcm_d2: schemas, kernels or their twins, fakes and autograd.
+
+The schemas stand here and nowhere else. The compiled extension tcm_d2._C registers kernels for them
+on import; for each device it has none for, the plain-torch twin of tcm_d2.ops.reference is
+registered instead, so that callers never ask which one serves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from tcm_d2.ops import reference
+
+_NAMESPACE = "tcm_d2"
+_SCHEMAS = {
+    "box_iou_rotated": "(Tensor boxes1, Tensor boxes2, bool iof) -> Tensor",
+    "paired_iou_rotated": "(Tensor boxes1, Tensor boxes2) -> Tensor",
+    "paired_iou_rotated_backward": (
+        "(Tensor grad_iou, Tensor boxes1, Tensor boxes2) -> (Tensor, Tensor)"
+    ),
+    "nms_rotated": ("(Tensor boxes, Tensor scores, Tensor? labels, float iou_threshold) -> Tensor"),
+}
+_TWINS: dict[str, Callable[..., Any]] = {
+    "box_iou_rotated": reference.box_iou_rotated,
+    "paired_iou_rotated": reference.paired_iou_rotated,
+    "paired_iou_rotated_backward": reference.paired_iou_rotated_backward,
+    "nms_rotated": reference.nms_rotated,
+}
+
+
+class ExtensionStatus(NamedTuple):
+    """What the compiled extension offers in this process."""
+
+    loaded: bool
+    cpu: bool  # kernels for CPU tensors
+    cuda: bool  # kernels for CUDA tensors
+    path: str | None
+    reason: str  # why not, when something is missing; else "ok"
+
+
+def extension_status() -> ExtensionStatus:
+    """Return which compiled kernels serve; the plain-torch twins serve the rest."""
+    return _STATUS
+
+
+def _load_extension() -> tuple[str | None, str]:
+    """Import tcm_d2._C; return its path, or None with the reason it can't be used."""
+    try:
+        module = importlib.import_module("tcm_d2._C")
+    except ModuleNotFoundError as error:
+        if error.name != "tcm_d2._C":
+            raise
+        return None, "not built"
+    except (ImportError, OSError) as error:
+        # Typical: built against another torch version, so that symbols are missing.
+        return None, f"built but not loadable ({error})"
+    return module.__file__, "ok"
+
+
+def _has_kernel(name: str, dispatch_key: str) -> bool:
+    return bool(
+        torch._C._dispatch_has_kernel_for_dispatch_key(f"{_NAMESPACE}::{name}", dispatch_key)
+    )
+
+
+def _register_kernels() -> ExtensionStatus:
+    path, reason = _load_extension()
+    served = {}
+    for key, device_type in (("CPU", "cpu"), ("CUDA", "cuda")):
+        missing = [name for name in _SCHEMAS if not _has_kernel(name, key)]
+        for name in missing:
+            torch.library.impl(f"{_NAMESPACE}::{name}", device_type, _TWINS[name])
+        served[key] = not missing
+    if path is None:
+        warnings.warn(
+            f"the compiled operators tcm_d2._C are {reason}: slow plain-torch versions serve. To "
+            "build them, run 'python setup.py build_ext --inplace' in the project's folder (needs "
+            "a C++ compiler), or reinstall with 'pip install --no-build-isolation -e .'",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    elif not served["CUDA"]:
+        reason = "built without CUDA kernels"
+    return ExtensionStatus(path is not None, served["CPU"], served["CUDA"], path, reason)
+
+
+def _fake_box_iou_rotated(boxes1: Tensor, boxes2: Tensor, iof: bool) -> Tensor:
+    return boxes1.new_empty((boxes1.shape[0], boxes2.shape[0]))
+
+
+def _fake_paired_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    torch._check(boxes1.shape[0] == boxes2.shape[0])
+    return boxes1.new_empty((boxes1.shape[0],))
+
+
+def _fake_paired_iou_rotated_backward(
+    grad_iou: Tensor, boxes1: Tensor, boxes2: Tensor
+) -> tuple[Tensor, Tensor]:
+    return boxes1.new_empty(boxes1.shape), boxes2.new_empty(boxes2.shape)
+
+
+def _fake_nms_rotated(
+    boxes: Tensor, scores: Tensor, labels: Tensor | None, iou_threshold: float
+) -> Tensor:
+    num_kept = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty((num_kept,), dtype=torch.int64)
+
+
+_FAKES: dict[str, Callable[..., Any]] = {
+    "box_iou_rotated": _fake_box_iou_rotated,
+    "paired_iou_rotated": _fake_paired_iou_rotated,
+    "paired_iou_rotated_backward": _fake_paired_iou_rotated_backward,
+    "nms_rotated": _fake_nms_rotated,
+}
+
+
+def _save_boxes(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward_paired_iou(ctx: Any, grad_iou: Tensor) -> tuple[Tensor, Tensor]:
+    boxes1, boxes2 = ctx.saved_tensors
+    grad1, grad2 = torch.ops.tcm_d2.paired_iou_rotated_backward(grad_iou, boxes1, boxes2)
+    return grad1, grad2
+
+
+def _backward_not_implemented(ctx: Any, *grads: Tensor) -> None:
+    raise NotImplementedError(
+        "paired_iou_rotated has no second derivative; call backward without create_graph"
+    )
+
+
+def _declare() -> None:
+    for name, schema in _SCHEMAS.items():
+        torch.library.define(f"{_NAMESPACE}::{name}", schema, tags=(torch.Tag.pt2_compliant_tag,))
+
+
+def _register_fakes_and_autograd() -> None:
+    for name, fake in _FAKES.items():
+        torch.library.register_fake(f"{_NAMESPACE}::{name}", fake)
+    torch.library.register_autograd(
+        f"{_NAMESPACE}::paired_iou_rotated", _backward_paired_iou, setup_context=_save_boxes
+    )
+    torch.library.register_autograd(
+        f"{_NAMESPACE}::paired_iou_rotated_backward", _backward_not_implemented
+    )
+
+
+_declare()
+_STATUS = _register_kernels()
+_register_fakes_and_autograd()

@@ -1,0 +1,199 @@
+"""Conversions between rotated boxes, corner points, upright boxes and mmrotate's le90 boxes.
+
+Letters: M boxes. Boxes are (M, 5) cx, cy, w, h, angle_deg, counter-clockwise on screen (y down):
+the width axis points to (cos a, -sin a), the height axis to (sin a, cos a).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tcm_d2.structures.angles import (
+    canonicalize_boxes,
+    check_box_width,
+    wrap_angle_deg,
+    wrap_angle_rad,
+)
+
+ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
+
+# The lines through two of the four corners: the sides first, then the diagonals.
+_LINE_STARTS = (0, 1, 2, 3, 0, 1)
+_LINE_ENDS = (1, 2, 3, 0, 2, 3)
+# Rectangles whose areas differ by less, relative to the smallest, are ties: the first side wins.
+_AREA_TIE = 1e-9
+
+
+def quads_to_boxes(quads: ArrayOrTensor) -> ArrayOrTensor:
+    """Return the smallest rectangle around each quadrilateral, in canonical form.
+
+    A smallest rectangle has a side on an edge of the points' convex hull (Freeman and Shapira,
+    1975). Each line through two of the four corners is tried, which covers the hull's edges without
+    finding the hull, so corners may come in any order. Ties go to the first side in corner order.
+
+    Args:
+        quads: (M, 4, 2) or (M, 8) corner points x, y; array or tensor. Not changed.
+
+    Returns:
+        (M, 5) canonical boxes, of the same kind and floating dtype (integers and half precision
+        become float32). Corners on one line give a box of height 0, a single point a box of size 0.
+        No gradients flow.
+
+    Raises:
+        TypeError: neither array nor tensor.
+        ValueError: another shape, or a corner that is not finite.
+    """
+    if isinstance(quads, np.ndarray):
+        boxes = quads_to_boxes(torch.from_numpy(np.array(quads, order="C")))
+        return boxes.numpy()
+    if not isinstance(quads, Tensor):
+        raise TypeError(f"quads: expected an array or a tensor, got {type(quads).__name__}")
+    if quads.dim() == 2 and quads.shape[1] == 8:
+        quads = quads.reshape(-1, 4, 2)
+    if quads.dim() != 3 or tuple(quads.shape[1:]) != (4, 2):
+        raise ValueError(f"quads: expected shape (M, 4, 2), got {tuple(quads.shape)}")
+    dtype = quads.dtype if quads.dtype in (torch.float32, torch.float64) else torch.float32
+    points = quads.detach().double()
+    if not bool(points.isfinite().all()):
+        row = int(torch.nonzero(~points.isfinite().flatten(1).all(dim=1))[0])
+        raise ValueError(f"quads: expected finite corners, got {points[row].tolist()} in row {row}")
+    boxes64 = _minimum_area_boxes(points)
+    # Rounding to float32 can turn 89.9999999 into 90, or a width into less than the height.
+    return canonicalize_boxes(boxes64.to(dtype))
+
+
+def _minimum_area_boxes(points: Tensor) -> Tensor:
+    """Smallest enclosing rectangle of (M, 4, 2) float64 points, (M, 5)."""
+    origin = points.mean(dim=1, keepdim=True)
+    points = points - origin
+    lines = points[:, _LINE_ENDS] - points[:, _LINE_STARTS]  # (M, 6, 2)
+    lengths = lines.norm(dim=2, keepdim=True)
+    # A point of no extent has no direction: take the x axis, which encloses like any other.
+    x_axis = lines.new_tensor([1.0, 0.0])
+    axis_u = torch.where(lengths > 0, lines / lengths.clamp(min=1e-300), x_axis)
+    axis_v = torch.stack([-axis_u[..., 1], axis_u[..., 0]], dim=2)
+    along_u = points @ axis_u.transpose(1, 2)  # (M, 4 points, 6 lines)
+    along_v = points @ axis_v.transpose(1, 2)
+    low_u, high_u = along_u.amin(dim=1), along_u.amax(dim=1)  # (M, 6)
+    low_v, high_v = along_v.amin(dim=1), along_v.amax(dim=1)
+    areas = (high_u - low_u) * (high_v - low_v)
+    largest = (lengths.squeeze(2).amax(dim=1, keepdim=True)) ** 2
+    near_smallest = areas <= areas.amin(dim=1, keepdim=True) * (1 + _AREA_TIE) + 1e-15 * largest
+    best = near_smallest.to(torch.uint8).argmax(dim=1, keepdim=True)  # the first one
+
+    def pick(values: Tensor) -> Tensor:
+        return values.gather(1, best).squeeze(1)
+
+    middle_u = pick((low_u + high_u) / 2)
+    middle_v = pick((low_v + high_v) / 2)
+    ux, uy = pick(axis_u[..., 0]), pick(axis_u[..., 1])
+    cx = origin[:, 0, 0] + middle_u * ux - middle_v * uy
+    cy = origin[:, 0, 1] + middle_u * uy + middle_v * ux
+    angle_deg = torch.rad2deg(torch.atan2(-uy, ux))
+    boxes = torch.stack([cx, cy, pick(high_u - low_u), pick(high_v - low_v), angle_deg], dim=1)
+    return canonicalize_boxes(boxes)
+
+
+def boxes_to_quads(boxes: Tensor) -> Tensor:
+    """Return the corner points of boxes.
+
+    With W = w (cos a, -sin a) and H = h (sin a, cos a) the order is c + W/2 + H/2, c + W/2 - H/2,
+    c - W/2 - H/2, c - W/2 + H/2. Gradients flow.
+
+    Args:
+        boxes: (M, 5) cx, cy, w, h, angle_deg, floating point.
+
+    Returns:
+        (M, 4, 2) points x, y in the frame and dtype of the boxes.
+
+    Raises:
+        TypeError: boxes is not a floating point tensor.
+        ValueError: the shape is not (..., 5).
+    """
+    check_box_width("boxes", boxes)
+    half_w, half_h = _half_axes(boxes)
+    centers = boxes[..., :2]
+    corners = [
+        centers + half_w + half_h,
+        centers + half_w - half_h,
+        centers - half_w - half_h,
+        centers - half_w + half_h,
+    ]
+    return torch.stack(corners, dim=-2)
+
+
+def boxes_to_hboxes(boxes: Tensor) -> Tensor:
+    """Return the upright boxes around boxes. Gradients flow.
+
+    Args:
+        boxes: (M, 5) cx, cy, w, h, angle_deg, floating point.
+
+    Returns:
+        (M, 4) x1, y1, x2, y2 in the frame and dtype of the boxes.
+
+    Raises:
+        TypeError: boxes is not a floating point tensor.
+        ValueError: the shape is not (..., 5).
+    """
+    check_box_width("boxes", boxes)
+    half_w, half_h = _half_axes(boxes)
+    reach = half_w.abs() + half_h.abs()
+    return torch.cat([boxes[..., :2] - reach, boxes[..., :2] + reach], dim=-1)
+
+
+def le90_to_boxes(boxes_le90: Tensor) -> Tensor:
+    """Return mmrotate's rotated boxes in this project's canonical form. Gradients flow.
+
+    Args:
+        boxes_le90: (M, 5) cx, cy, w, h, theta_rad, clockwise on screen; w < h and any angle are
+            taken too (mmrotate's FCOS gives such boxes).
+
+    Returns:
+        (M, 5) cx, cy, w, h, angle_deg, canonical; squares keep their angle.
+
+    Raises:
+        TypeError: not a floating point tensor.
+        ValueError: the shape is not (..., 5).
+    """
+    check_box_width("boxes_le90", boxes_le90)
+    angle_deg = -torch.rad2deg(boxes_le90[..., 4:])
+    return canonicalize_boxes(torch.cat([boxes_le90[..., :4], angle_deg], dim=-1))
+
+
+def boxes_to_le90(boxes: Tensor, *, square_quirk: bool = False) -> Tensor:
+    """Return boxes in mmrotate's le90 form. Gradients flow.
+
+    Args:
+        boxes: (M, 5) cx, cy, w, h, angle_deg, canonical or not.
+        square_quirk: turn squares (w == h) by a quarter, as mmrotate's
+            `RotatedBoxes.regularize_boxes('le90')` does: a square at 0 gets theta = -pi/2.
+
+    Returns:
+        (M, 5) cx, cy, w, h, theta_rad with w >= h and theta in [-pi/2, pi/2), clockwise.
+
+    Raises:
+        TypeError: boxes is not a floating point tensor.
+        ValueError: the shape is not (..., 5).
+    """
+    check_box_width("boxes", boxes)
+    cx, cy, w, h, angle_deg = boxes.unbind(dim=-1)
+    theta_rad = -torch.deg2rad(wrap_angle_deg(angle_deg))
+    swap = w <= h if square_quirk else w < h
+    theta_rad = wrap_angle_rad(torch.where(swap, theta_rad + math.pi / 2, theta_rad))
+    return torch.stack(
+        [cx, cy, torch.where(swap, h, w), torch.where(swap, w, h), theta_rad], dim=-1
+    )
+
+
+def _half_axes(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Half the width axis and half the height axis as vectors, each (..., 2)."""
+    angle_rad = torch.deg2rad(boxes[..., 4])
+    cos, sin = torch.cos(angle_rad), torch.sin(angle_rad)
+    half_w = torch.stack([cos, -sin], dim=-1) * (boxes[..., 2:3] / 2)
+    half_h = torch.stack([sin, cos], dim=-1) * (boxes[..., 3:4] / 2)
+    return half_w, half_h

@@ -1,0 +1,229 @@
+"""Rotated FCOS head.
+
+Letters: N images, K classes, L levels, P locations of one image over all levels, M ground truths
+of one image, Q positive locations of the batch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from detectron2.structures import Instances
+from torch import Tensor, nn
+
+from tcm_d2.modeling.dense.anchors import PointGrid, make_point_grid
+from tcm_d2.modeling.dense.assigners import FCOSAssigner
+from tcm_d2.modeling.dense.coders import DistanceAnglePointCoder
+from tcm_d2.modeling.dense.decode import make_instances, select_candidates
+from tcm_d2.modeling.dense.losses import (
+    binary_cross_entropy_sum,
+    centerness_targets,
+    focal_loss_sum,
+    rotated_iou_loss,
+)
+from tcm_d2.modeling.dense.normalizers import mean_over_ranks
+from tcm_d2.modeling.heads.towers import (
+    Scale,
+    bias_from_prior,
+    flatten_levels,
+    make_predictor,
+    make_tower,
+)
+
+
+class FCOSOutput(NamedTuple):
+    """Raw outputs, one tensor per level.
+
+    Attributes:
+        class_logits: (N, K, H, W).
+        distances: (N, 4, H, W) left, top, right, bottom in strides, not negative.
+        angle_rad: (N, 1, H, W) clockwise radians, unbounded.
+        centerness_logits: (N, 1, H, W).
+    """
+
+    class_logits: list[Tensor]
+    distances: list[Tensor]
+    angle_rad: list[Tensor]
+    centerness_logits: list[Tensor]
+
+
+class RotatedFCOSHead(nn.Module):
+    """Predict at every cell the class, the turned box around it and its centre-ness.
+
+    Differences from the source (mmrotate's rotated FCOS head), none of which changes a published
+    number beyond rounding: distances stay in strides also in eval mode, and the IoU loss is taken
+    in a frame centred on each location (the reference decodes stride units around pixel
+    coordinates, which costs digits in float32).
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        channels: int,
+        num_classes: int,
+        num_convs: int,
+        norm: str,
+        strides_px: list[int],
+        prior_prob: float,
+        assigner: FCOSAssigner,
+        focal_loss_gamma: float,
+        focal_loss_alpha: float,
+        box_loss_mode: str,
+        box_loss_weight: float,
+        score_threshold: float,
+        topk_candidates: int,
+        nms_threshold: float,
+        max_detections: int,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.strides_px = list(strides_px)
+        self.assigner = assigner
+        self.coder = DistanceAnglePointCoder()
+        self.focal_loss_gamma = focal_loss_gamma
+        self.focal_loss_alpha = focal_loss_alpha
+        self.box_loss_mode = box_loss_mode
+        self.box_loss_weight = box_loss_weight
+        self.score_threshold = score_threshold
+        self.topk_candidates = topk_candidates
+        self.nms_threshold = nms_threshold
+        self.max_detections = max_detections
+
+        self.class_tower = make_tower(in_channels, channels, num_convs=num_convs, norm=norm)
+        self.box_tower = make_tower(in_channels, channels, num_convs=num_convs, norm=norm)
+        self.class_predictor = make_predictor(
+            channels, num_classes, bias=bias_from_prior(prior_prob)
+        )
+        self.distance_predictor = make_predictor(channels, 4, bias=0.0)
+        self.angle_predictor = make_predictor(channels, 1, bias=0.0)
+        self.centerness_predictor = make_predictor(channels, 1, bias=0.0)
+        self.distance_scales = nn.ModuleList(Scale() for _ in self.strides_px)
+        self.angle_scale = Scale()
+
+    def forward(self, features: list[Tensor]) -> FCOSOutput:
+        """Return the raw outputs of each level.
+
+        Args:
+            features: one (N, C, H, W) map per level, in the order of the strides.
+        """
+        output = FCOSOutput([], [], [], [])
+        for feature, scale in zip(features, self.distance_scales, strict=True):
+            class_feature = self.class_tower(feature)
+            box_feature = self.box_tower(feature)
+            output.class_logits.append(self.class_predictor(class_feature))
+            distances = scale(self.distance_predictor(box_feature)).float().clamp(min=0)
+            output.distances.append(distances)
+            output.angle_rad.append(self.angle_scale(self.angle_predictor(box_feature)).float())
+            output.centerness_logits.append(self.centerness_predictor(box_feature))
+        return output
+
+    def losses(
+        self, output: FCOSOutput, gt_boxes: list[Tensor], gt_classes: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """Return ``loss_cls``, ``loss_box`` and ``loss_centerness`` (scalars).
+
+        Args:
+            output: what ``forward`` returned.
+            gt_boxes: (M, 5) boxes of each image, image pixels.
+            gt_classes: (M,) int64 classes of each image.
+        """
+        grid = self._grid(output)
+        positives = self.assigner.assign(grid, gt_boxes)
+        points_index = positives.location_index % len(grid.points_xy)
+        strides = grid.strides_px[points_index, None]  # (Q, 1)
+        target_boxes = torch.cat(gt_boxes)[positives.ground_truth_index]
+        target_classes = torch.cat(gt_classes)[positives.ground_truth_index]
+
+        # The frame of each location: origin there, one stride as the unit.
+        offsets = (target_boxes[:, :2] - grid.points_xy[points_index]) / strides
+        target_boxes = torch.cat([offsets, target_boxes[:, 2:4] / strides, target_boxes[:, 4:]], 1)
+        origin = torch.zeros_like(offsets)
+        target_distances, _ = self.coder.encode(origin, target_boxes)
+        target_centerness = centerness_targets(target_distances)
+
+        num_positives = mean_over_ranks(target_centerness.new_tensor(len(target_boxes)))
+        num_positives = num_positives.clamp(min=1)
+        centerness_sum = mean_over_ranks(target_centerness.sum()).clamp(min=1e-6)
+
+        def at_positives(levels: list[Tensor]) -> Tensor:
+            return flatten_levels(levels).flatten(0, 1)[positives.location_index].float()
+
+        pred_distances = at_positives(output.distances)
+        pred_angle_rad = at_positives(output.angle_rad).squeeze(1)
+        pred_boxes = self.coder.decode(origin, pred_distances, pred_angle_rad)
+        box_loss = rotated_iou_loss(pred_boxes, target_boxes, mode=self.box_loss_mode)
+        logits = flatten_levels(output.class_logits).flatten(0, 1).float()
+        class_loss = focal_loss_sum(
+            logits,
+            positives.location_index,
+            target_classes,
+            gamma=self.focal_loss_gamma,
+            alpha=self.focal_loss_alpha,
+        )
+        centerness_logits = at_positives(output.centerness_logits).squeeze(1)
+        centerness_loss = binary_cross_entropy_sum(centerness_logits, target_centerness)
+        return {
+            "loss_cls": class_loss / num_positives,
+            "loss_box": self.box_loss_weight
+            * (box_loss * target_centerness).sum()
+            / centerness_sum,
+            "loss_centerness": centerness_loss / num_positives,
+        }
+
+    @torch.no_grad()
+    def predict(self, output: FCOSOutput, image_sizes_hw: list[tuple[int, int]]) -> list[Instances]:
+        """Return the detections of each image.
+
+        Args:
+            output: what ``forward`` returned.
+            image_sizes_hw: size of each image without padding; the frame of the boxes.
+        """
+        grid = self._grid(output)
+        results = []
+        for image, size_hw in enumerate(image_sizes_hw):
+            boxes, scores, classes = self.candidates(output, grid, image)
+            results.append(
+                make_instances(
+                    boxes,
+                    scores,
+                    classes,
+                    image_size_hw=size_hw,
+                    nms_threshold=self.nms_threshold,
+                    max_detections=self.max_detections,
+                )
+            )
+        return results
+
+    def candidates(
+        self, output: FCOSOutput, grid: PointGrid, image: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return one image's boxes (R, 5), scores (R,) and classes (R,) before NMS.
+
+        The threshold and the limit per level act on the class score alone; the score returned is
+        class score x centre-ness. Boxes without area are dropped, as in the reference.
+        """
+        boxes, scores, classes = [], [], []
+        points_by_level = grid.points_xy.split(grid.level_num_points)
+        for level, stride_px in enumerate(self.strides_px):
+            logits = output.class_logits[level][image].flatten(1).t()  # (P_level, K)
+            chosen = select_candidates(
+                logits, score_threshold=self.score_threshold, topk=self.topk_candidates
+            )
+            index = chosen.location_index
+            distances = output.distances[level][image].flatten(1)[:, index].t()
+            angle_rad = output.angle_rad[level][image].flatten()[index]
+            centerness = output.centerness_logits[level][image].flatten()[index].float().sigmoid()
+            level_boxes = self.coder.decode(
+                points_by_level[level][index], distances * stride_px, angle_rad
+            )
+            kept = ((level_boxes[:, 2] > 0) & (level_boxes[:, 3] > 0)).nonzero(as_tuple=True)[0]
+            boxes.append(level_boxes[kept])
+            scores.append((chosen.scores * centerness)[kept])
+            classes.append(chosen.classes[kept])
+        return torch.cat(boxes), torch.cat(scores), torch.cat(classes)
+
+    def _grid(self, output: FCOSOutput) -> PointGrid:
+        sizes_hw = [(level.shape[2], level.shape[3]) for level in output.class_logits]
+        return make_point_grid(sizes_hw, self.strides_px, output.class_logits[0].device)

@@ -1,0 +1,85 @@
+"""Convolution towers shared by the rotated one-stage heads."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+# Groups of the towers' GroupNorm, as in FCOS and ATSS.
+NUM_GROUPS = 32
+NORMS = ("GN", "")
+
+
+def make_tower(in_channels: int, channels: int, *, num_convs: int, norm: str) -> nn.Sequential:
+    """Return ``num_convs`` blocks of 3x3 convolution, norm and ReLU.
+
+    Args:
+        in_channels: channels of a pyramid level.
+        channels: channels of every block.
+        num_convs: number of blocks.
+        norm: "GN" (32 groups, convolutions without bias) or "" (no norm, with bias).
+
+    Raises:
+        ValueError: ``norm`` is unknown, or ``channels`` cannot be grouped.
+    """
+    if norm not in NORMS:
+        raise ValueError(f"norm: expected one of {NORMS}, got {norm!r}")
+    if norm == "GN" and channels % NUM_GROUPS != 0:
+        raise ValueError(f"channels: expected a multiple of {NUM_GROUPS} for GN, got {channels}")
+    layers: list[nn.Module] = []
+    for index in range(num_convs):
+        conv = nn.Conv2d(
+            in_channels if index == 0 else channels, channels, 3, padding=1, bias=norm == ""
+        )
+        init_normal(conv, bias=0.0)
+        layers.append(conv)
+        if norm == "GN":
+            layers.append(nn.GroupNorm(NUM_GROUPS, channels))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def make_predictor(channels: int, out_channels: int, *, bias: float) -> nn.Conv2d:
+    """Return a 3x3 convolution from a tower to ``out_channels`` outputs.
+
+    Args:
+        channels: channels of the tower.
+        out_channels: outputs per cell.
+        bias: initial bias.
+    """
+    conv = nn.Conv2d(channels, out_channels, 3, padding=1)
+    init_normal(conv, bias=bias)
+    return conv
+
+
+def init_normal(conv: nn.Conv2d, *, bias: float) -> None:
+    """Fill ``conv`` in place: weights N(0, 0.01), as every published one-stage head does."""
+    nn.init.normal_(conv.weight, std=0.01)
+    if conv.bias is not None:
+        nn.init.constant_(conv.bias, bias)
+
+
+def bias_from_prior(prior_prob: float) -> float:
+    """Return the logit at which the sigmoid equals ``prior_prob`` (arXiv 1708.02002, sec. 4.1)."""
+    if not 0 < prior_prob < 1:
+        raise ValueError(f"prior_prob: expected a value in (0, 1), got {prior_prob}")
+    return -math.log((1 - prior_prob) / prior_prob)
+
+
+class Scale(nn.Module):
+    """Multiply by one learnable number, 1 at the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return ``values`` times the learnable number."""
+        return values * self.scale
+
+
+def flatten_levels(levels: list[Tensor]) -> Tensor:
+    """Return level maps (N, C, H, W) as one (N, P, C): levels in order, cells row-major."""
+    return torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)

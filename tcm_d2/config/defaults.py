@@ -51,7 +51,7 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.CLIP = CfgNode()
     # An open_clip architecture name with a ResNet image tower, or "custom" (the keys below).
     cfg.MODEL.CLIP.NAME = "RN50-quickgelu"
-    # OpenAI archive, OpenCLIP checkpoint or state dict of a whole CLIP model; "" keeps random weights.
+    # OpenAI archive, OpenCLIP checkpoint or state dict of a whole CLIP; "" keeps random weights.
     cfg.MODEL.CLIP.WEIGHTS = ""
     # Read only when NAME is "custom".
     cfg.MODEL.CLIP.EMBED_DIM = 1024
@@ -136,13 +136,13 @@ def _add_input_keys(cfg: CfgNode) -> None:
     cfg.INPUT.FORMAT = "RGB"
     # Probabilities of a horizontal, vertical and diagonal (both) flip; at most one happens.
     cfg.INPUT.FLIP_PROBS = [0.25, 0.25, 0.25]
-    # Random rotation about the image centre by an angle in +-ROTATION_MAX_DEG, with this probability.
+    # Probability of a rotation about the image centre by an angle in +-ROTATION_MAX_DEG.
     cfg.INPUT.ROTATION_PROB = 0.0
     cfg.INPUT.ROTATION_MAX_DEG = 180.0
     # Resize factors to draw from in training; [1.0] leaves the patch as it is.
     cfg.INPUT.RESIZE_FACTORS_TRAIN = [1.0]
     cfg.INPUT.RESIZE_FACTOR_TEST = 1.0
-    # What to do with an image that cannot be read in training: "raise" or "skip" (counted and logged).
+    # An image that cannot be read in training: "raise", or "skip" (counted and logged).
     cfg.INPUT.ON_BAD_IMAGE = "raise"
 
 
@@ -153,7 +153,7 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.EPS = 1e-8
     # Learning-rate factor of the image tower (backbone and attention pool).
     cfg.SOLVER.IMAGE_TOWER_LR_FACTOR = 0.3
-    # Epochs; turned into iterations from the data set's size and IMS_PER_BATCH. 0: use MAX_ITER/STEPS.
+    # Epochs; turned into iterations by the data set's size and IMS_PER_BATCH. 0: MAX_ITER, STEPS.
     cfg.SOLVER.MAX_EPOCHS = 12
     cfg.SOLVER.STEP_EPOCHS = [9]
     # Checkpoint and evaluation period in epochs (with MAX_EPOCHS > 0); 0: only at the end.

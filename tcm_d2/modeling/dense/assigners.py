@@ -5,6 +5,7 @@ Letters: N images, P locations of one image, M ground truths over all images.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -62,7 +63,7 @@ class FCOSAssigner:
             raise ValueError(f"center_sampling_radius: expected > 0, got {center_sampling_radius}")
         self.strides_px = list(strides_px)
         bounds = [-1.0, *map(float, regress_range_bounds_px), math.inf]
-        self.regress_ranges_px = list(zip(bounds[:-1], bounds[1:], strict=True))
+        self.regress_ranges_px = list(itertools.pairwise(bounds))
         self.center_sampling_radius = center_sampling_radius
 
     @torch.no_grad()

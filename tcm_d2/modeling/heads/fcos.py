@@ -154,6 +154,7 @@ class RotatedFCOSHead(nn.Module):
         pred_angle_rad = at_positives(output.angle_rad).squeeze(1)
         pred_boxes = self.coder.decode(origin, pred_distances, pred_angle_rad)
         box_loss = rotated_iou_loss(pred_boxes, target_boxes, mode=self.box_loss_mode)
+        box_loss = self.box_loss_weight * (box_loss * target_centerness).sum()
         logits = flatten_levels(output.class_logits).flatten(0, 1).float()
         class_loss = focal_loss_sum(
             logits,

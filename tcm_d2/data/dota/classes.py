@@ -1,0 +1,84 @@
+"""Class names of the DOTA data sets, as their label files write them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+# The order is the one of the published models and of mmrotate, so that label indices agree.
+DOTA_V1_CLASSES: tuple[str, ...] = (
+    "plane",
+    "baseball-diamond",
+    "bridge",
+    "ground-track-field",
+    "small-vehicle",
+    "large-vehicle",
+    "ship",
+    "tennis-court",
+    "basketball-court",
+    "storage-tank",
+    "soccer-ball-field",
+    "roundabout",
+    "harbor",
+    "swimming-pool",
+    "helicopter",
+)
+DOTA_V15_CLASSES: tuple[str, ...] = (*DOTA_V1_CLASSES, "container-crane")
+DOTA_V2_CLASSES: tuple[str, ...] = (*DOTA_V15_CLASSES, "airport", "helipad")
+
+
+def class_name_to_prompt(class_name: str) -> str:
+    """Return the words of a label-file name: ``ground-track-field`` -> ``ground track field``."""
+    return class_name.replace("-", " ").replace("_", " ")
+
+
+def describe_unknown_class(class_name: str, classes: Sequence[str]) -> str:
+    """Return one sentence that says what is known and what was probably meant."""
+    near = difflib.get_close_matches(class_name.lower(), list(classes), n=2, cutoff=0.6)
+    hint = f"did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
+    return f"{hint}known: {', '.join(classes)}"
+
+
+def check_classes(
+    prompts: Sequence[str],
+    thing_classes: Sequence[str],
+    *,
+    dataset_name: str,
+    num_head_classes: int | None,
+) -> None:
+    """Raise when a model's classes are not those of the data set, in the same order.
+
+    Args:
+        prompts: the model's class prompts (``MODEL.TCM.CLASS_NAMES``); words or label-file names.
+        thing_classes: the data set's class names, usually
+            ``MetadataCatalog.get(dataset_name).thing_classes``.
+        dataset_name: only for the message.
+        num_head_classes: outputs of the head (``MODEL.ROTATED_HEAD.NUM_CLASSES``), or None to
+            skip that comparison.
+
+    Raises:
+        ValueError: when the counts or the names differ; says which and what to change.
+    """
+    wanted = [class_name_to_prompt(name) for name in thing_classes]
+    given = [class_name_to_prompt(name) for name in prompts]
+    if num_head_classes is not None and num_head_classes != len(wanted):
+        raise ValueError(
+            f"MODEL.ROTATED_HEAD.NUM_CLASSES: expected {len(wanted)}, the number of classes of "
+            f"data set {dataset_name!r} ({', '.join(thing_classes)}), got {num_head_classes}; set "
+            f"MODEL.ROTATED_HEAD.NUM_CLASSES {len(wanted)} and MODEL.TCM.CLASS_NAMES to match"
+        )
+    if len(given) != len(wanted):
+        extra = [name for name in given if name not in wanted] or "none"
+        missing = [name for name in wanted if name not in given] or "none"
+        raise ValueError(
+            f"MODEL.TCM.CLASS_NAMES: expected the {len(wanted)} classes of data set "
+            f"{dataset_name!r}, got {len(given)} names (not in the data set: {extra}; missing: "
+            f"{missing}); set MODEL.TCM.CLASS_NAMES to {wanted}"
+        )
+    for index, (have, want) in enumerate(zip(given, wanted)):
+        if have != want:
+            raise ValueError(
+                f"MODEL.TCM.CLASS_NAMES[{index}]: expected {want!r} as in data set "
+                f"{dataset_name!r}, got {have!r}; the order of the names is the order of the "
+                f"label indices: set MODEL.TCM.CLASS_NAMES to {wanted}"
+            )

@@ -1,0 +1,67 @@
+// What every kernel asks of its tensors. The Python wrappers check first, with
+// friendlier words; these guard direct calls of torch.ops.tcm_d2.
+
+#pragma once
+
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+namespace tcm_d2 {
+
+inline void check_boxes(const at::Tensor& boxes, const char* name) {
+  TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 5, name,
+              ": expected shape (N, 5), got ", boxes.sizes());
+  TORCH_CHECK(
+      boxes.scalar_type() == at::kFloat || boxes.scalar_type() == at::kDouble,
+      name, ": expected float32 or float64, got ", boxes.scalar_type());
+}
+
+inline void check_pair(const at::Tensor& boxes1, const at::Tensor& boxes2) {
+  check_boxes(boxes1, "boxes1");
+  check_boxes(boxes2, "boxes2");
+  TORCH_CHECK(boxes1.scalar_type() == boxes2.scalar_type(),
+              "boxes2: expected the dtype of boxes1, ", boxes1.scalar_type(),
+              ", got ", boxes2.scalar_type());
+  TORCH_CHECK(boxes1.device() == boxes2.device(),
+              "boxes2: expected the device of boxes1, ", boxes1.device(),
+              ", got ", boxes2.device());
+}
+
+inline void check_aligned(const at::Tensor& boxes1, const at::Tensor& boxes2) {
+  check_pair(boxes1, boxes2);
+  TORCH_CHECK(boxes1.size(0) == boxes2.size(0), "boxes2: expected ",
+              boxes1.size(0), " boxes as in boxes1, got ", boxes2.size(0));
+}
+
+inline void check_grad(const at::Tensor& grad_iou, const at::Tensor& boxes) {
+  TORCH_CHECK(grad_iou.dim() == 1 && grad_iou.size(0) == boxes.size(0),
+              "grad_iou: expected shape (", boxes.size(0), ",), got ",
+              grad_iou.sizes());
+  TORCH_CHECK(grad_iou.scalar_type() == boxes.scalar_type() &&
+                  grad_iou.device() == boxes.device(),
+              "grad_iou: expected dtype and device of the boxes, got ",
+              grad_iou.scalar_type(), " on ", grad_iou.device());
+}
+
+inline void check_nms(const at::Tensor& boxes, const at::Tensor& scores,
+                      const std::optional<at::Tensor>& labels) {
+  check_boxes(boxes, "boxes");
+  TORCH_CHECK(scores.dim() == 1 && scores.size(0) == boxes.size(0),
+              "scores: expected shape (", boxes.size(0), ",), got ",
+              scores.sizes());
+  TORCH_CHECK(scores.device() == boxes.device(),
+              "scores: expected the device of boxes, ", boxes.device(),
+              ", got ", scores.device());
+  if (labels.has_value()) {
+    TORCH_CHECK(labels->dim() == 1 && labels->size(0) == boxes.size(0),
+                "labels: expected shape (", boxes.size(0), ",), got ",
+                labels->sizes());
+    TORCH_CHECK(labels->scalar_type() == at::kLong,
+                "labels: expected int64, got ", labels->scalar_type());
+    TORCH_CHECK(labels->device() == boxes.device(),
+                "labels: expected the device of boxes, ", boxes.device(),
+                ", got ", labels->device());
+  }
+}
+
+}  // namespace tcm_d2

@@ -1,0 +1,259 @@
+"""Detectron2 evaluator for DOTA: gather, merge patches into images, write Task1 files, score."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from tcm_d2.data.dota.labels import OnError
+from tcm_d2.evaluation.average_precision import Metric
+from tcm_d2.evaluation.merge import (
+    MergedDetections,
+    PatchDetections,
+    concatenate_patch_detections,
+    merge_patch_detections,
+    save_patch_detections,
+)
+from tcm_d2.evaluation.submission import (
+    ClassDetections,
+    read_task1,
+    write_task1,
+    write_task1_zip,
+)
+from tcm_d2.evaluation.task1_scoring import (
+    Annotations,
+    EvaluationReport,
+    evaluate_task1,
+    read_annotations,
+)
+from tcm_d2.structures.conversions import boxes_to_quads
+
+logger = logging.getLogger(__name__)
+
+PATCH_DETECTIONS_FILE = "patch_detections.npz"
+TASK1_DIR = "Task1"
+TASK1_ZIP = "Task1.zip"
+REPORT_FILE = "ap.json"
+
+_NEEDED_KEYS = ("image_id", "source_image_id", "patch_origin_xy", "patch_scale")
+
+
+class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
+    """Score rotated detections on patches by the DOTA devkit's rules on whole images.
+
+    ``output_dir`` receives, in this order: ``patch_detections.npz`` (all that was predicted, so
+    that a failure later loses nothing), ``Task1/Task1_<class>.txt``, ``Task1.zip`` and ``ap.json``.
+    What is scored are the written files read back, so that scoring them again gives the same
+    numbers to the last digit.
+
+    All images of the data set count, also those without a prediction. Without labels (the test
+    split) only the submission is written.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        output_dir: str | Path,
+        *,
+        nms_iou_threshold: float,
+        iou_threshold: float,
+        metric: Metric,
+        distributed: bool = True,
+        on_bad_label: OnError = "raise",
+    ) -> None:
+        """Look up the data set and read its labels, so that what is wrong shows before the work.
+
+        Args:
+            dataset_name: a registered data set whose dicts carry ``source_image_id`` and whose
+                metadata carry ``thing_classes`` and ``label_dir`` (whole-image labels, or None).
+            output_dir: made where missing.
+            nms_iou_threshold: IoU above which merging suppresses.
+            iou_threshold: IoU above which a detection matches an object.
+            metric: "11point" or "area".
+            distributed: gather from all processes; else each process scores what it saw.
+            on_bad_label: what to do with bad label lines, see ``read_label``.
+
+        Raises:
+            KeyError: for an unknown data set.
+            FileNotFoundError, ValueError: when labels are missing or bad, or the data set is empty.
+        """
+        metadata = MetadataCatalog.get(dataset_name)
+        dicts = DatasetCatalog.get(dataset_name)
+        if not dicts:
+            raise ValueError(f"data set {dataset_name!r}: expected images, got none to evaluate on")
+        self._dataset_name = dataset_name
+        self._classes: list[str] = list(metadata.thing_classes)
+        self._patch_ids = {str(entry["image_id"]) for entry in dicts}
+        self._output_dir = Path(output_dir)
+        self._nms_iou_threshold = nms_iou_threshold
+        self._iou_threshold = iou_threshold
+        self._metric: Metric = metric
+        self._distributed = distributed
+        self._annotations: Annotations | None = None
+        label_dir = metadata.get("label_dir", None)
+        if label_dir is not None and (not distributed or comm.is_main_process()):
+            self._annotations = read_annotations(
+                label_dir,
+                image_ids=sorted({str(entry["source_image_id"]) for entry in dicts}),
+                classes=self._classes,
+                on_bad_label=on_bad_label,
+            )
+        self._parts: list[PatchDetections] = []
+        self._num_not_finite = 0
+
+    def reset(self) -> None:
+        """Forget all detections."""
+        self._parts = []
+        self._num_not_finite = 0
+
+    def process(
+        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Keep the detections of one batch.
+
+        Args:
+            inputs: dicts with ``image_id`` (of the patch), ``source_image_id``,
+                ``patch_origin_xy`` and ``patch_scale``.
+            outputs: dicts with ``instances``: ``pred_boxes`` (RotatedBoxes, patch pixels),
+                ``scores`` and ``pred_classes``. Boxes or scores that are not finite are left out
+                and counted.
+
+        Raises:
+            ValueError: when a key is missing, or a class index is not one of the data set's.
+        """
+        for entry, output in zip(inputs, outputs, strict=True):
+            missing = [key for key in _NEEDED_KEYS if key not in entry]
+            if missing:
+                raise ValueError(
+                    f"inputs: missing keys {missing} for {entry.get('file_name')!r}; the evaluator "
+                    "needs the dicts of a registered DOTA data set as the mapper passes them on"
+                )
+            self._parts.append(self._to_patch_detections(entry, output["instances"]))
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]]:
+        """Merge, write and score; return {"dota": {"AP50": ..., "AP50-<class>": ...}} in percent.
+
+        The number in the key is the IoU threshold. Classes without ground truth are NaN and not
+        part of the mean. The result is empty on other processes than the main one and for a data
+        set without labels.
+        """
+        detections = concatenate_patch_detections(self._parts)
+        num_not_finite = self._num_not_finite
+        if self._distributed:
+            comm.synchronize()
+            gathered = comm.gather((detections, num_not_finite), dst=0)
+            if not comm.is_main_process():
+                return OrderedDict()
+            detections = concatenate_patch_detections([part for part, _ in gathered])
+            num_not_finite = sum(num for _, num in gathered)
+        self._output_dir.mkdir(parents=True, exist_ok=True)
+        rescue_file = self._output_dir / PATCH_DETECTIONS_FILE
+        save_patch_detections(rescue_file, detections)
+        self._warn_about_detections(detections, num_not_finite)
+        try:
+            return self._score(detections)
+        except Exception:
+            logger.error("evaluation failed; the predictions are kept in %s", rescue_file)
+            raise
+
+    def _score(self, detections: PatchDetections) -> OrderedDict[str, dict[str, float]]:
+        merged = merge_patch_detections(detections, iou_threshold=self._nms_iou_threshold)
+        task1_dir = self._output_dir / TASK1_DIR
+        files = write_task1(
+            task1_dir, rows_by_class(merged, classes=self._classes), classes=self._classes
+        )
+        zip_path = write_task1_zip(self._output_dir / TASK1_ZIP, files)
+        logger.info(
+            "%s: %d detections on patches, %d after merging into %d images; submission in %s",
+            self._dataset_name,
+            len(detections.scores),
+            len(merged.scores),
+            len(merged.image_ids),
+            zip_path,
+        )
+        if self._annotations is None:
+            logger.info("%s has no labels: nothing is scored", self._dataset_name)
+            return OrderedDict()
+        written = read_task1(task1_dir)
+        report = evaluate_task1(
+            {name: written[name] for name in self._classes},
+            self._annotations,
+            iou_threshold=self._iou_threshold,
+            metric=self._metric,
+        )
+        report.write_json(self._output_dir / REPORT_FILE)
+        logger.info("AP of %s in percent:\n%s", self._dataset_name, report.as_table())
+        return OrderedDict(dota=to_percent_metrics(report))
+
+    def _to_patch_detections(self, entry: Mapping[str, Any], instances: Any) -> PatchDetections:
+        boxes = instances.pred_boxes.tensor.detach().to("cpu", torch.float32)
+        scores = instances.scores.detach().to("cpu", torch.float32)
+        class_ids = instances.pred_classes.detach().to("cpu", torch.int64)
+        finite = boxes.isfinite().all(dim=1) & scores.isfinite()
+        self._num_not_finite += int((~finite).sum())
+        boxes, scores, class_ids = boxes[finite], scores[finite], class_ids[finite]
+        if len(class_ids) and not 0 <= int(class_ids.min()) <= int(class_ids.max()) < len(
+            self._classes
+        ):
+            raise ValueError(
+                f"pred_classes: expected 0..{len(self._classes) - 1} (data set "
+                f"{self._dataset_name!r} has {len(self._classes)} classes), got "
+                f"{int(class_ids.min())}..{int(class_ids.max())}; set the model's number of classes"
+            )
+        return PatchDetections(
+            patch_ids=[str(entry["image_id"])],
+            image_ids=[str(entry["source_image_id"])],
+            origins_xy=np.array([entry["patch_origin_xy"]], dtype=np.float64).reshape(1, 2),
+            scales=np.array([entry["patch_scale"]], dtype=np.float64),
+            patch_index=np.zeros(len(scores), dtype=np.int64),
+            boxes=boxes,
+            scores=scores,
+            class_ids=class_ids,
+        )
+
+    def _warn_about_detections(self, detections: PatchDetections, num_not_finite: int) -> None:
+        if num_not_finite:
+            logger.warning(
+                "left out %d detections with NaN or infinite numbers: has training diverged?",
+                num_not_finite,
+            )
+        num_unseen = len(self._patch_ids - set(detections.patch_ids))
+        if num_unseen:
+            logger.warning(
+                "%d of %d patches of %s were not predicted; their objects count as missed",
+                num_unseen,
+                len(self._patch_ids),
+                self._dataset_name,
+            )
+
+
+def rows_by_class(
+    merged: MergedDetections, *, classes: Sequence[str]
+) -> dict[str, ClassDetections]:
+    """Return merged detections as Task1 rows, keyed by class name, each class in merged order."""
+    quads = boxes_to_quads(merged.boxes).numpy()
+    scores, class_ids = merged.scores.numpy(), merged.class_ids.numpy()
+    rows = {}
+    for class_id, name in enumerate(classes):
+        mine = np.flatnonzero(class_ids == class_id)
+        image_ids = [merged.image_ids[index] for index in merged.image_index[mine].tolist()]
+        rows[name] = ClassDetections(image_ids, scores[mine], quads[mine])
+    return rows
+
+
+def to_percent_metrics(report: EvaluationReport) -> dict[str, float]:
+    """Return {"AP50": mean, "AP50-<class>": ...} in percent, the mean first."""
+    key = f"AP{100 * report.iou_threshold:g}"
+    metrics = {key: 100.0 * report.mean_ap}
+    for name, result in report.classes.items():
+        metrics[f"{key}-{name}"] = 100.0 * result.ap
+    return metrics

@@ -1,0 +1,77 @@
+"""CLIP's modified ResNet as a feature extractor: four stages, no pooling head.
+
+Shape letters: N images, H x W the input size in pixels, w the tower's width (64 for RN50).
+"""
+
+from __future__ import annotations
+
+from detectron2.layers import FrozenBatchNorm2d
+from open_clip.modified_resnet import ModifiedResNet
+from torch import Tensor, nn
+
+NORMS = ("BN", "FrozenBN", "SyncBN")
+# Strides of res2 .. res5 in pixels.
+STRIDES_PX = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
+
+
+class CLIPResNet(nn.Module):
+    """The stem and the four stages of a CLIP ResNet.
+
+    Every stride is an average pool before a stride-1 convolution (Radford et al. 2021, section
+    2.4). Parameters keep CLIP's names (``conv1.weight`` .. ``layer4.2.bn3.bias``).
+
+    Attributes:
+        out_channels: channels of each output by name.
+    """
+
+    def __init__(self, tower: ModifiedResNet, *, norm: str) -> None:
+        """Take over the stem and stages of ``tower``; its attention pool is left behind.
+
+        Args:
+            tower: a CLIP image tower, with weights if it is to have any: frozen normalisation
+                copies them.
+            norm: "BN" (batch statistics in training), "FrozenBN" (fixed statistics and affine
+                parameters) or "SyncBN" (batch statistics over all processes; CUDA).
+
+        Raises:
+            ValueError: ``norm`` is none of these.
+        """
+        super().__init__()
+        if norm not in NORMS:
+            raise ValueError(f"norm: expected one of {', '.join(NORMS)}, got {norm!r}")
+        self.conv1, self.bn1, self.act1 = tower.conv1, tower.bn1, tower.act1
+        self.conv2, self.bn2, self.act2 = tower.conv2, tower.bn2, tower.act2
+        self.conv3, self.bn3, self.act3 = tower.conv3, tower.bn3, tower.act3
+        self.avgpool = tower.avgpool
+        self.layer1, self.layer2 = tower.layer1, tower.layer2
+        self.layer3, self.layer4 = tower.layer3, tower.layer4
+        self.out_channels = {
+            "res2": self.layer1[-1].conv3.out_channels,
+            "res3": self.layer2[-1].conv3.out_channels,
+            "res4": self.layer3[-1].conv3.out_channels,
+            "res5": self.layer4[-1].conv3.out_channels,
+        }
+        if norm == "FrozenBN":
+            FrozenBatchNorm2d.convert_frozen_batchnorm(self)
+        elif norm == "SyncBN":
+            nn.SyncBatchNorm.convert_sync_batchnorm(self)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the output of each stage.
+
+        Args:
+            images: (N, 3, H, W), normalised with CLIP's mean and deviation. Sizes that are no
+                multiple of 32 lose the remainder, stage by stage.
+
+        Returns:
+            "res2" .. "res5": (N, 4w .. 32w, H/4 .. H/32, W/4 .. W/32).
+        """
+        x = self.act1(self.bn1(self.conv1(images)))
+        x = self.act2(self.bn2(self.conv2(x)))
+        x = self.avgpool(self.act3(self.bn3(self.conv3(x))))
+        features = {}
+        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
+        for name, stage in zip(STRIDES_PX, stages, strict=True):
+            x = stage(x)
+            features[name] = x
+        return features

@@ -1,0 +1,126 @@
+"""CLIP's frozen text tower behind a learnable context.
+
+Shape letters: K classes, B images, D token width, C joint width, N1 token ids kept per class, N2
+context vectors, L = N1 + N2 positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import open_clip
+import torch
+from open_clip.model import CLIP
+from torch import Tensor, nn
+
+# Where a class name goes in a template.
+LABEL_FIELD = "{label}"
+
+
+class PromptedTextEncoder(nn.Module):
+    """Embeds classes as [start] + learnable context + the rest of the class's tokens.
+
+    Context optimisation (CoOp, arXiv 2109.01134, eq. 3) as used by TCM: one context for all
+    classes. The tower is frozen; gradients flow through it to the context and the image prompt.
+    Parameters keep CLIP's names.
+    """
+
+    def __init__(self, clip: CLIP, class_token_ids: Tensor) -> None:
+        """Take over and freeze the text tower of ``clip``.
+
+        Args:
+            clip: an open_clip model.
+            class_token_ids: int64 (K, N1), from ``tokenize_prompts``.
+        """
+        super().__init__()
+        self.token_embedding = clip.token_embedding
+        self.positional_embedding = clip.positional_embedding
+        self.transformer = clip.transformer
+        self.ln_final = clip.ln_final
+        self.text_projection = clip.text_projection
+        for parameter in self.parameters():
+            parameter.requires_grad_(False)
+        # Not in the state dict: the classes come from the configuration, not from a checkpoint.
+        self.register_buffer("class_token_ids", class_token_ids, persistent=False)
+        self.register_buffer("causal_mask", clip.attn_mask.clone(), persistent=False)
+
+    @property
+    def num_context(self) -> int:
+        """N2: how many context vectors fill the sequence."""
+        return self.positional_embedding.shape[0] - self.class_token_ids.shape[1]
+
+    def forward(self, context: Tensor, image_prompt: Tensor | None) -> Tensor:
+        """Return class embeddings, not normalised: (K, C), or (B, K, C) with an image prompt.
+
+        Args:
+            context: (N2, D), shared by all classes.
+            image_prompt: (B, D), added to every token embedding of an image's classes, or None.
+        """
+        num_classes = self.class_token_ids.shape[0]
+        tokens = self.token_embedding(self.class_token_ids)  # (K, N1, D)
+        context = context.to(tokens.dtype).expand(num_classes, -1, -1)  # (K, N2, D)
+        sequence = torch.cat([tokens[:, :1], context, tokens[:, 1:]], dim=1)  # (K, L, D)
+        # End-of-text has the highest id of the vocabulary.
+        end_index = self.class_token_ids.argmax(dim=-1) + context.shape[1]  # (K,)
+        if image_prompt is None:
+            return self._encode(sequence, end_index)
+        num_images = image_prompt.shape[0]
+        sequence = sequence + image_prompt[:, None, None]  # (B, K, L, D)
+        features = self._encode(sequence.flatten(0, 1), end_index.repeat(num_images))
+        return features.unflatten(0, (num_images, num_classes))
+
+    def _encode(self, sequence: Tensor, end_index: Tensor) -> Tensor:
+        """Return the joint-space feature (M, C) at ``end_index`` (M,) of sequences (M, L, D)."""
+        x = self.transformer(sequence + self.positional_embedding, attn_mask=self.causal_mask)
+        # The final layer norm is per position: only the one position needed is normalised.
+        x = x[torch.arange(len(x), device=x.device), end_index]
+        return self.ln_final(x) @ self.text_projection
+
+
+def format_prompts(class_names: Sequence[str], template: str) -> list[str]:
+    """Put each class name into ``template`` in place of ``{label}``.
+
+    Raises:
+        ValueError: the template has no ``{label}``.
+    """
+    if LABEL_FIELD not in template:
+        raise ValueError(
+            f"prompt template: expected text with {LABEL_FIELD!r} in it, got {template!r}; "
+            f"use {LABEL_FIELD!r} alone for bare class names"
+        )
+    return [template.replace(LABEL_FIELD, name) for name in class_names]
+
+
+def tokenize_prompts(prompts: Sequence[str], *, tokens_per_class: int, vocab_size: int) -> Tensor:
+    """Tokenise prompts with CLIP's byte-pair encoding: int64 (K, N1), zero-padded.
+
+    The vocabulary ships with open_clip; nothing is downloaded.
+
+    Args:
+        prompts: one text per class.
+        tokens_per_class: N1, start and end of text included.
+        vocab_size: rows of the tower's token embedding.
+
+    Raises:
+        ValueError: there is no prompt, one is empty or does not fit into N1 tokens, or the
+            vocabulary is too small for the ids.
+    """
+    if len(prompts) == 0:
+        raise ValueError("class prompts: expected at least one class, got none")
+    tokenizer = open_clip.SimpleTokenizer()
+    for prompt in prompts:
+        num_tokens = len(tokenizer.encode(prompt)) + 2
+        if num_tokens == 2:
+            raise ValueError(f"class prompts: expected text, got {prompt!r}")
+        if num_tokens > tokens_per_class:
+            raise ValueError(
+                f"class prompt {prompt!r}: needs {num_tokens} tokens (start and end included), got "
+                f"room for {tokens_per_class}; raise MODEL.TCM.TOKENS_PER_CLASS to {num_tokens} or "
+                "more, or shorten the name"
+            )
+    if tokenizer.eot_token_id >= vocab_size:
+        raise ValueError(
+            f"vocabulary size: expected at least {tokenizer.eot_token_id + 1} (CLIP's), got "
+            f"{vocab_size}; set MODEL.CLIP.VOCAB_SIZE"
+        )
+    return tokenizer(list(prompts), context_length=tokens_per_class)

@@ -1,0 +1,354 @@
+"""CLIP weights and towers: read a file safely, build the towers, put the one into the other."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import open_clip
+import torch
+from open_clip.model import CLIP
+from open_clip.modified_resnet import ModifiedResNet
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tcm_d2.modeling.clip.attention_pool import DenseAttentionPool, resize_positional_embedding
+from tcm_d2.modeling.clip.resnet import CLIPResNet
+from tcm_d2.modeling.clip.text import PromptedTextEncoder, tokenize_prompts
+from tcm_d2.modeling.clip.torchscript import is_torchscript, read_torchscript_tensors
+
+logger = logging.getLogger(__name__)
+
+CUSTOM_NAME = "custom"
+# The image tower's coarsest stride.
+GRID_STRIDE_PX = 32
+POOL_PREFIX = "visual.attnpool."
+POSITION_NAME = "visual.attnpool.positional_embedding"
+# In CLIP files, of no use to a detector.
+_UNUSED_NAMES = {
+    "logit_scale",
+    "logit_bias",
+    "attn_mask",
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+}
+# Folders that wrappers put in front of every name.
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+_NEXT_STEP = (
+    "give an OpenAI archive such as RN50.pt, an OpenCLIP checkpoint of a ResNet model, or the "
+    "state dict of one"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CLIPConfig:
+    """What the CLIP towers are built from.
+
+    Attributes:
+        name: an open_clip architecture with a ResNet image tower, or "custom".
+        weights: file with the weights of a whole CLIP model; "" keeps random ones.
+        embed_dim: joint width C; this and the next six are read only with "custom".
+        vision_layers: blocks of the four stages.
+        vision_width: channels of the stem; a multiple of 2, and of 2 x 32 / 64 heads.
+        text_width: token width D.
+        text_heads: attention heads of the text tower.
+        text_layers: its layers.
+        vocab_size: rows of its token embedding.
+        context_length: its positions; must be the named architecture's own.
+        position_image_size_px: image side for whose stride-32 grid the positional embedding is
+            stored.
+        norm: "BN", "FrozenBN" or "SyncBN".
+        with_text: False leaves out the attention pool and the text tower.
+        class_prompts: text of each class; read only with ``with_text``, as is the next.
+        tokens_per_class: N1, token ids kept per class, start and end included.
+    """
+
+    name: str
+    weights: str
+    embed_dim: int
+    vision_layers: Sequence[int]
+    vision_width: int
+    text_width: int
+    text_heads: int
+    text_layers: int
+    vocab_size: int
+    context_length: int
+    position_image_size_px: int
+    norm: str
+    with_text: bool
+    class_prompts: Sequence[str]
+    tokens_per_class: int
+
+
+class CLIPTowers(NamedTuple):
+    """The towers of one CLIP model, and the widths that what is built on them needs.
+
+    Attributes:
+        image: the ResNet.
+        attention_pool: None without text.
+        text: None without text.
+        embed_dim: joint width C.
+        text_width: token width D.
+        num_context: N2, context vectors that fill the text sequence; 0 without text.
+    """
+
+    image: CLIPResNet
+    attention_pool: DenseAttentionPool | None
+    text: PromptedTextEncoder | None
+    embed_dim: int
+    text_width: int
+    num_context: int
+
+
+def build_clip_towers(config: CLIPConfig) -> CLIPTowers:
+    """Build CLIP with open_clip, read its weights if any, and take it apart.
+
+    Raises:
+        FileNotFoundError: the weights file is missing.
+        ValueError: the architecture is unknown or has no ResNet, a size or prompt doesn't fit, or
+            the weights are unreadable or another model's.
+    """
+    if config.with_text and not 2 <= config.tokens_per_class < config.context_length:
+        raise ValueError(
+            f"tokens per class: expected 2 to {config.context_length - 1} (below the context "
+            f"length), got {config.tokens_per_class}; set MODEL.TCM.TOKENS_PER_CLASS"
+        )
+    clip = _build_clip(config)
+    if config.weights:
+        state_dict = read_clip_state_dict(config.weights)
+        load_clip_weights(clip, state_dict, source=config.weights, with_text=config.with_text)
+    embed_dim, text_width = clip.text_projection.shape[1], clip.token_embedding.embedding_dim
+    attention_pool, text = None, None
+    if config.with_text:
+        attention_pool = DenseAttentionPool(clip.visual.attnpool)
+        token_ids = tokenize_prompts(
+            config.class_prompts,
+            tokens_per_class=config.tokens_per_class,
+            vocab_size=clip.vocab_size,
+        )
+        text = PromptedTextEncoder(clip, token_ids)
+    return CLIPTowers(
+        image=CLIPResNet(clip.visual, norm=config.norm),
+        attention_pool=attention_pool,
+        text=text,
+        embed_dim=embed_dim,
+        text_width=text_width,
+        num_context=0 if text is None else text.num_context,
+    )
+
+
+def _build_clip(config: CLIPConfig) -> CLIP:
+    """Return a CLIP model with random weights for the run's positional grid."""
+    if config.position_image_size_px < GRID_STRIDE_PX or (
+        config.position_image_size_px % GRID_STRIDE_PX
+    ):
+        raise ValueError(
+            f"position image size: expected a positive multiple of {GRID_STRIDE_PX} px, got "
+            f"{config.position_image_size_px}; set MODEL.CLIP.POSITION_IMAGE_SIZE_PX"
+        )
+    if config.name == CUSTOM_NAME:
+        spec: dict[str, Any] = {
+            "embed_dim": config.embed_dim,
+            "vision_cfg": {"layers": list(config.vision_layers), "width": config.vision_width},
+            "text_cfg": {
+                "context_length": config.context_length,
+                "vocab_size": config.vocab_size,
+                "width": config.text_width,
+                "heads": config.text_heads,
+                "layers": config.text_layers,
+            },
+            "quick_gelu": True,
+        }
+    else:
+        # A hub name would be downloaded; only what ships with open_clip is known here.
+        known = open_clip.list_models()
+        if config.name not in known:
+            resnets = [name for name in known if name.startswith("RN")]
+            raise ValueError(
+                f"CLIP architecture: expected one of {', '.join(resnets)} or {CUSTOM_NAME!r}, got "
+                f"{config.name!r}; set MODEL.CLIP.NAME"
+            )
+        spec = open_clip.get_model_config(config.name)
+    is_resnet = isinstance(spec["vision_cfg"].get("layers"), list)
+    if not is_resnet or "hf_model_name" in spec["text_cfg"] or spec.get("custom_text"):
+        raise ValueError(
+            f"CLIP architecture: expected one with a ResNet image tower, got {config.name!r}; set "
+            "MODEL.CLIP.NAME to RN50-quickgelu or another RN model"
+        )
+    if spec["text_cfg"]["context_length"] != config.context_length:
+        raise ValueError(
+            f"context length: expected {spec['text_cfg']['context_length']} ({config.name}), got "
+            f"{config.context_length}; set MODEL.CLIP.CONTEXT_LENGTH"
+        )
+    vision_cfg = {**spec["vision_cfg"], "image_size": config.position_image_size_px}
+    clip = CLIP(
+        spec["embed_dim"], vision_cfg, spec["text_cfg"], quick_gelu=spec.get("quick_gelu", False)
+    )
+    assert isinstance(clip.visual, ModifiedResNet)
+    return clip
+
+
+def load_clip_weights(
+    clip: CLIP, state_dict: Mapping[str, Tensor], *, source: str, with_text: bool
+) -> None:
+    """Copy weights into ``clip``; the attention pool's positional embedding is resized to fit.
+
+    Every tensor that the detector uses must be there. Tensors of no use here are left out: the
+    known ones silently, others with a warning that names them.
+
+    Args:
+        clip: the model to fill, in place.
+        state_dict: tensors by CLIP's names, from ``read_clip_state_dict``.
+        source: where they come from, for messages.
+        with_text: whether the attention pool and the text tower are used.
+
+    Raises:
+        ValueError: tensors are missing or have another shape.
+    """
+    own = clip.state_dict()
+    weights = dict(state_dict)
+    grid_side = clip.visual.image_size // GRID_STRIDE_PX
+    if POSITION_NAME in weights and weights[POSITION_NAME].shape[0] != own[POSITION_NAME].shape[0]:
+        weights[POSITION_NAME] = resize_positional_embedding(
+            weights[POSITION_NAME], (grid_side, grid_side)
+        )
+
+    def is_used(name: str) -> bool:
+        # OpenAI's archives may lack the batch counters, which nothing reads.
+        if name in _UNUSED_NAMES or name.endswith("num_batches_tracked"):
+            return False
+        return with_text or (name.startswith("visual.") and not name.startswith(POOL_PREFIX))
+
+    missing = sorted(n for n in own if is_used(n) and n not in weights)
+    misshapen = sorted(
+        n for n in own if is_used(n) and n in weights and own[n].shape != weights[n].shape
+    )
+    if missing or misshapen:
+        raise ValueError(
+            f"{source}: expected weights of {describe_state_dict(own)}, got "
+            f"{describe_state_dict(weights)}; {_list_names('missing', missing)}"
+            f"{_list_names('of another shape', misshapen)}set MODEL.CLIP.NAME to the file's "
+            f"architecture, or {_NEXT_STEP}"
+        )
+    unexpected = sorted(n for n in weights if n not in own and n not in _UNUSED_NAMES)
+    if unexpected:
+        logger.warning("%s: %snot loaded", source, _list_names("unknown tensors", unexpected))
+    fitting = {n: w for n, w in weights.items() if n in own and own[n].shape == w.shape}
+    clip.load_state_dict(fitting, strict=False)
+    logger.info("%s: loaded %d tensors (%s)", source, len(fitting), describe_state_dict(weights))
+
+
+def _list_names(what: str, names: list[str]) -> str:
+    """Return a clause that counts names and shows the first few; "" for none."""
+    if not names:
+        return ""
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {what} ({shown}); "
+
+
+def read_clip_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read a CLIP model's weights from a file without executing anything in it.
+
+    Accepts OpenAI's TorchScript archives, OpenCLIP checkpoints (``.pt``, ``.bin``,
+    ``.safetensors``) and plain state dicts, also wrapped in ``state_dict`` or by data-parallel
+    prefixes. Floating point is converted to float32.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Tensors by CLIP's names, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, holds code, or is no CLIP model with a ResNet image tower.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: CLIP weights not found; {_NEXT_STEP}")
+    state_dict = _unwrap(_read_tensors(path), path)
+    if "visual.layer1.0.conv1.weight" not in state_dict:
+        raise ValueError(
+            f"{path}: expected a CLIP model with a ResNet image tower, got "
+            f"{describe_state_dict(state_dict)}; {_NEXT_STEP}"
+        )
+    return {n: t.float() if t.is_floating_point() else t for n, t in state_dict.items()}
+
+
+def _read_tensors(path: Path) -> Any:
+    """Return what a file holds: a dict of tensors, perhaps inside other containers."""
+    damaged = f"{path}: damaged or cut short, or no weights file at all; download it again"
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+    if is_zip and not zipfile.is_zipfile(path):
+        raise ValueError(damaged)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if is_torchscript(path):
+            return read_torchscript_tensors(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # Torch says so both for code and for bytes that are no pickle; a global names code.
+        match = re.search(r"asks for \S+|GLOBAL \S+|global \S+", str(error))
+        if match is None:
+            raise ValueError(damaged) from error
+        raise ValueError(
+            f"{path}: refused, because reading it would execute code ({match.group()}); weights "
+            "files need tensors and plain containers only"
+        ) from error
+    except (SafetensorError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise ValueError(damaged) from error
+    except Exception as error:  # a broken pickle stream can raise nearly anything
+        raise ValueError(f"{damaged} ({type(error).__name__}: {error})") from error
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return the tensors by name, freed of containers and of prefixes common to all names."""
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"{path}: expected tensors by name, got {type(content).__name__}; {_NEXT_STEP}"
+        )
+    tensors = {str(n): t for n, t in content.items() if isinstance(t, Tensor)}
+    for prefix in _WRAPPER_PREFIXES:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
+    return tensors
+
+
+def describe_state_dict(state_dict: Mapping[str, Tensor]) -> str:
+    """Say in a few words which model a state dict seems to belong to."""
+    names = state_dict.keys()
+    if "visual.layer1.0.conv1.weight" in names:
+        blocks = [
+            len({n.split(".")[2] for n in names if n.startswith(f"visual.layer{stage}.")})
+            for stage in range(1, 5)
+        ]
+        width = state_dict["visual.layer1.0.conv1.weight"].shape[0]
+        projection = state_dict.get("text_projection")
+        joint = "no text tower" if projection is None else f"joint width {projection.shape[-1]}"
+        return f"CLIP with a ResNet image tower (blocks {blocks}, width {width}, {joint})"
+    if "visual.proj" in names or "visual.class_embedding" in names:
+        return "CLIP with a ViT image tower"
+    if any(n.startswith("visual.trunk.") for n in names):
+        return "CLIP with a timm image tower"
+    if any(n.startswith("backbone.visual.") for n in names):
+        return "a TCM detector in mmrotate's names (convert it and pass it as MODEL.WEIGHTS)"
+    if "backbone.layer1.0.conv1.weight" in names:
+        return "a detector (pass it as MODEL.WEIGHTS)"
+    if "layer1.0.conv1.weight" in names:
+        return "an image ResNet, not CLIP"
+    if not names:
+        return "no tensors"
+    return f"something unknown ({len(names)} tensors, the first {next(iter(names))!r})"

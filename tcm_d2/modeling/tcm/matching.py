@@ -1,0 +1,73 @@
+"""Instance-language matching: the score map, its loss, and its way into the features.
+
+Shape letters: N images, K classes, C joint width, H x W the stride-32 grid, h x w the masks' size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Keeps the loss finite without objects.
+MASK_SUM_EPS = 1e-8
+
+
+def score_map(dense_NCHW: Tensor, text_NKC: Tensor, *, temperature: float) -> Tensor:
+    """Return the cosine of every place with every class over the temperature, (N, K, H, W).
+
+    TCM (arXiv 2302.14338, section 3.4, eq. 8), without the sigmoid.
+
+    Args:
+        dense_NCHW: dense tokens, any length.
+        text_NKC: class embeddings of each image, any length.
+        temperature: tau.
+    """
+    dense_NCHW = F.normalize(dense_NCHW, dim=1)
+    text_NKC = F.normalize(text_NKC, dim=2)
+    return torch.einsum("nchw,nkc->nkhw", dense_NCHW, text_NKC) / temperature
+
+
+def score_map_loss(score_map_NKHW: Tensor, class_masks: Tensor) -> Tensor:
+    """Return the mean binary cross-entropy of the score map inside objects, a scalar.
+
+    Places outside every object do not count (TCM, section 3.5). Gradients flow to the score map,
+    and are zero where no image has an object.
+
+    Args:
+        score_map_NKHW: logits; resized bilinearly to the masks' size.
+        class_masks: bool (N, K, h, w), the union of each class's boxes.
+
+    Raises:
+        ValueError: images or classes of the two differ.
+    """
+    if score_map_NKHW.shape[:2] != class_masks.shape[:2] or class_masks.dim() != 4:
+        raise ValueError(
+            f"class_masks: expected shape {(*score_map_NKHW.shape[:2], 'h', 'w')}, got "
+            f"{tuple(class_masks.shape)}; the masks need one channel per class of the score map"
+        )
+    logits = F.interpolate(
+        score_map_NKHW.float(), size=class_masks.shape[-2:], mode="bilinear", align_corners=False
+    )
+    inside = class_masks.any(dim=1, keepdim=True).expand_as(logits).to(logits.dtype)
+    cost = F.binary_cross_entropy_with_logits(
+        logits, class_masks.to(logits.dtype), weight=inside, reduction="sum"
+    )
+    return cost / (inside.sum() + MASK_SUM_EPS)
+
+
+def join_score_map(res5: Tensor, score_map_NKHW: Tensor) -> Tensor:
+    """Return res5 with the raw score map as K more channels, (N, C5 + K, H, W).
+
+    A score map of another size is resized bilinearly with corners aligned, unlike in the loss: that
+    is what the reference does in the two places.
+
+    Args:
+        res5: (N, C5, H, W).
+        score_map_NKHW: raw, not squashed.
+    """
+    if score_map_NKHW.shape[-2:] != res5.shape[-2:]:
+        score_map_NKHW = F.interpolate(
+            score_map_NKHW, size=res5.shape[-2:], mode="bilinear", align_corners=True
+        )
+    return torch.cat([res5, score_map_NKHW.to(res5.dtype)], dim=1)

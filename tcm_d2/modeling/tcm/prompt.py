@@ -1,0 +1,33 @@
+"""Language prompt generator: an image's global token as a prompt for the text tower.
+
+Shape letters: B images, C joint width, D token width of the text tower.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class LanguagePromptGenerator(nn.Module):
+    """LayerNorm - Linear - ReLU - LayerNorm - Linear, from the joint space to token width.
+
+    TCM (arXiv 2302.14338, section 3.2, eq. 5).
+    """
+
+    def __init__(self, *, joint_width: int, token_width: int) -> None:
+        """Args:
+        joint_width: C.
+        token_width: D.
+        """
+        super().__init__()
+        self.prompt_proj = nn.Sequential(
+            nn.LayerNorm(joint_width),
+            nn.Linear(joint_width, joint_width),
+            nn.ReLU(),
+            nn.LayerNorm(joint_width),
+            nn.Linear(joint_width, token_width),
+        )
+
+    def forward(self, global_NC: Tensor) -> Tensor:
+        """Return the prompt (B, D) of each image from its global token (B, C)."""
+        return self.prompt_proj(global_NC)

@@ -167,9 +167,7 @@ class RotatedFCOSHead(nn.Module):
         centerness_loss = binary_cross_entropy_sum(centerness_logits, target_centerness)
         return {
             "loss_cls": class_loss / num_positives,
-            "loss_box": self.box_loss_weight
-            * (box_loss * target_centerness).sum()
-            / centerness_sum,
+            "loss_box": box_loss / centerness_sum,
             "loss_centerness": centerness_loss / num_positives,
         }
 

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
+from tcm_d2.modeling.clip.text import format_prompts
 from tcm_d2.modeling.clip.weights import CLIPConfig, build_clip_towers
 from tcm_d2.modeling.dense.assigners import FCOSAssigner
 from tcm_d2.modeling.heads.fcos import RotatedFCOSHead
@@ -78,6 +79,31 @@ def detector_parts(cfg: CfgNode) -> dict[str, Any]:
         "aux_loss_weight": tcm_cfg.AUX_LOSS_WEIGHT,
         "aux_stride_px": tcm_cfg.AUX_STRIDE_PX,
     }
+
+
+def clip_config(cfg: CfgNode) -> CLIPConfig:
+    """Return what the CLIP towers are built from.
+
+    CLIP's own weights are read only where ``MODEL.WEIGHTS`` does not bring a whole detector.
+    """
+    clip, tcm = cfg.MODEL.CLIP, cfg.MODEL.TCM
+    return CLIPConfig(
+        name=clip.NAME,
+        weights="" if cfg.MODEL.WEIGHTS else clip.WEIGHTS,
+        embed_dim=clip.EMBED_DIM,
+        vision_layers=clip.VISION_LAYERS,
+        vision_width=clip.VISION_WIDTH,
+        text_width=clip.TEXT_WIDTH,
+        text_heads=clip.TEXT_HEADS,
+        text_layers=clip.TEXT_LAYERS,
+        vocab_size=clip.VOCAB_SIZE,
+        context_length=clip.CONTEXT_LENGTH,
+        position_image_size_px=clip.POSITION_IMAGE_SIZE_PX,
+        norm=clip.NORM,
+        with_text=tcm.ENABLED,
+        class_prompts=format_prompts(tcm.CLASS_NAMES, tcm.PROMPT_TEMPLATE),
+        tokens_per_class=tcm.TOKENS_PER_CLASS,
+    )
 
 
 def fcos_head(cfg: CfgNode) -> RotatedFCOSHead:

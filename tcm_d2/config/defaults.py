@@ -35,6 +35,7 @@ def add_tcm_config(cfg: CfgNode) -> None:
     """
     _add_model_keys(cfg)
     _add_input_keys(cfg)
+    _add_data_keys(cfg)
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
 
@@ -146,6 +147,16 @@ def _add_input_keys(cfg: CfgNode) -> None:
     cfg.INPUT.ON_BAD_IMAGE = "raise"
 
 
+def _add_data_keys(cfg: CfgNode) -> None:
+    # Folders made by tools/split_dota.py to register before the run: "name=patch_dir", or
+    # "name=patch_dir=label_dir" with the labels of the whole images, which scoring needs.
+    cfg.DATASETS.PATCH_DIRS = []
+    # Class names of these folders in label order; empty for DOTA-v1.0's fifteen.
+    cfg.DATASETS.CLASSES = []
+    # Detectron2's default is True; patches have one size, and an exact resume needs a fixed order.
+    cfg.DATALOADER.ASPECT_RATIO_GROUPING = False
+
+
 def _add_solver_keys(cfg: CfgNode) -> None:
     # "ADAMW" or "SGD" (Detectron2's own keys for the latter).
     cfg.SOLVER.OPTIMIZER = "ADAMW"
@@ -159,6 +170,12 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     # Checkpoint and evaluation period in epochs (with MAX_EPOCHS > 0); 0: only at the end.
     cfg.SOLVER.CHECKPOINT_PERIOD_EPOCHS = 1
     cfg.TEST.EVAL_PERIOD_EPOCHS = 0
+    # Newest periodic checkpoints to keep; 0 keeps all.
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
+    # With AMP.ENABLED: "float16" (CUDA, with loss scaling) or "bfloat16" (CUDA or CPU).
+    cfg.SOLVER.AMP.DTYPE = "float16"
+    # Iterations between two log lines.
+    cfg.LOG_PERIOD = 20
 
 
 def _add_test_keys(cfg: CfgNode) -> None:

@@ -1,0 +1,176 @@
+"""Task1 files: what is written is read back; each kind of bad input is named with its line."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tcm_d2.evaluation.submission import (
+    ClassDetections,
+    lint_task1,
+    looks_like_patch_name,
+    read_task1,
+    write_task1,
+    write_task1_zip,
+)
+from tests.evaluation.shapes import class_rows, random_rectangles, upright_quad
+
+CLASSES = ("plane", "small-vehicle")
+ROW = "P0001 0.5 0 0 10 0 10 10 0 10"
+
+
+def write_text(folder: Path, class_name: str, text: str | bytes) -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / f"Task1_{class_name}.txt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_written_rows_are_read_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.random(50).astype(np.float32).astype(np.float64)
+    scores[0] = np.float32(1e-5)
+    rows = ClassDetections([f"P{i:04d}" for i in range(50)], scores, random_rectangles(rng, 50))
+    paths = write_task1(tmp_path / "Task1", {"plane": rows}, classes=CLASSES)
+    assert [path.name for path in paths] == ["Task1_plane.txt", "Task1_small-vehicle.txt"]
+    for source in (tmp_path / "Task1", write_task1_zip(tmp_path / "Task1.zip", paths)):
+        again = read_task1(source)
+        assert list(again) == list(CLASSES) and len(again["small-vehicle"].scores) == 0
+        assert again["plane"].image_ids == rows.image_ids
+        # Scores are float32 numbers and keep their order exactly.
+        np.testing.assert_array_equal(again["plane"].scores.astype(np.float32), scores)
+        np.testing.assert_allclose(again["plane"].quads, rows.quads, atol=0.00501)
+
+
+def test_zip_holds_plain_files_and_is_the_same_each_time(tmp_path: Path) -> None:
+    rows = {"plane": class_rows([("P1", 0.5, upright_quad(0, 0, 1, 1))])}
+    paths = write_task1(tmp_path / "a", rows, classes=CLASSES)
+    first = write_task1_zip(tmp_path / "1.zip", paths).read_bytes()
+    second = write_task1_zip(tmp_path / "2.zip", reversed(paths)).read_bytes()
+    assert first == second
+    with zipfile.ZipFile(tmp_path / "1.zip") as archive:
+        assert archive.namelist() == ["Task1_plane.txt", "Task1_small-vehicle.txt"]
+
+
+def test_writing_refuses_unknown_classes_and_non_finite_rows(tmp_path: Path) -> None:
+    rows = class_rows([("P1", 0.5, upright_quad(0, 0, 1, 1))])
+    with pytest.raises(ValueError, match=r"unknown classes \['ship'\]; known: plane"):
+        write_task1(tmp_path, {"ship": rows}, classes=CLASSES)
+    with pytest.raises(ValueError, match=r"class 'plane', row 0 \(image P1\)"):
+        write_task1(tmp_path, {"plane": rows._replace(scores=np.array([np.nan]))}, classes=CLASSES)
+
+
+def test_windows_line_ends_whole_numbers_and_exponents_are_taken(tmp_path: Path) -> None:
+    text = b"\xef\xbb\xbfP1 1e-05 0 0 10 0 10 10 0 10\r\n\r\n  P2\t1 0 0 1e1 0 10. 10 0 +10 \r\n"
+    write_text(tmp_path, "plane", text)
+    rows = read_task1(tmp_path)["plane"]
+    assert rows.image_ids == ["P1", "P2"] and rows.scores.tolist() == [1e-5, 1.0]
+    assert rows.quads[0].tolist() == rows.quads[1].tolist() == upright_quad(0, 0, 10, 10)
+
+
+def test_empty_files_hold_no_rows(tmp_path: Path) -> None:
+    write_text(tmp_path, "plane", "")
+    write_text(tmp_path, "small-vehicle", "\n\n")
+    for rows in read_task1(tmp_path).values():
+        assert rows.image_ids == [] and rows.quads.shape == (0, 4, 2)
+
+
+def test_zip_with_a_folder_and_macos_shadows_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "upload.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("my results/Task1_plane.txt", ROW)
+        archive.writestr("__MACOSX/my results/._Task1_plane.txt", b"\x00\xff")
+        archive.writestr("__MACOSX/Task1_plane.txt", b"\x00\xff")
+        archive.writestr("my results/readme.txt", "hello")
+    assert list(read_task1(path)) == ["plane"]
+
+
+@pytest.mark.parametrize(
+    ("bad_row", "message"),
+    [
+        ("P1 0.5 0 0 10 0 10 10 0", r"expected 10 fields .*, got 9"),
+        ("P1 0.5 0 0 10 0 10 10 0 10 0", r"expected 10 fields .*, got 11"),
+        ("P1 high 0 0 10 0 10 10 0 10", "expected a number, got 'high'"),
+        ("P1 nan 0 0 10 0 10 10 0 10", "expected a finite number, got 'nan'"),
+        ("P1 0.5 0 0 inf 0 10 10 0 10", "expected a finite number, got 'inf'"),
+    ],
+)
+def test_bad_rows_are_refused_with_file_and_line(
+    tmp_path: Path, bad_row: str, message: str
+) -> None:
+    path = write_text(tmp_path, "plane", f"{ROW}\n\n{bad_row}\n{ROW}\n")
+    with pytest.raises(ValueError, match=message) as caught:
+        read_task1(tmp_path)
+    assert str(caught.value).startswith(f"{path}:3: ")
+
+
+def test_a_short_and_a_long_row_do_not_make_up_for_each_other(tmp_path: Path) -> None:
+    write_text(tmp_path, "plane", "100 0.5 0 0 10 0 10 10 0\n10 101 0.5 0 0 10 0 10 10 0 10\n")
+    with pytest.raises(ValueError, match=r"Task1_plane.txt:1: expected 10 fields"):
+        read_task1(tmp_path)
+
+
+def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="expected a folder or a zip"):
+        read_task1(tmp_path / "absent")
+    (tmp_path / "plane.txt").write_text(ROW)
+    with pytest.raises(ValueError, match=r"expected files named Task1_<class>\.txt"):
+        read_task1(tmp_path)
+    truncated = tmp_path / "t.zip"
+    path = write_text(tmp_path / "d", "plane", ROW * 100)
+    truncated.write_bytes(write_task1_zip(tmp_path / "ok.zip", [path]).read_bytes()[:-30])
+    with pytest.raises(ValueError, match="expected a zip that can be read"):
+        read_task1(truncated)
+    write_text(tmp_path / "binary", "plane", b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="expected UTF-8 text"):
+        read_task1(tmp_path / "binary")
+    twice = tmp_path / "twice.zip"
+    with zipfile.ZipFile(twice, "w") as archive:
+        archive.writestr("a/Task1_plane.txt", ROW)
+        archive.writestr("b/Task1_plane.txt", ROW)
+    with pytest.raises(ValueError, match="a second file for class 'plane'"):
+        read_task1(twice)
+
+
+def test_lint_finds_nothing_in_good_files(tmp_path: Path) -> None:
+    for name in CLASSES:
+        write_text(tmp_path, name, ROW)
+    assert lint_task1(tmp_path, classes=CLASSES, image_ids=["P0001"]) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ("field-count", "P0001 0.5 0 0 10 0 10 10 0"),
+        ("not-a-number", "P0001 x 0 0 10 0 10 10 0 10"),
+        ("non-finite", "P0001 nan 0 0 10 0 10 10 0 10"),
+        ("patch-name", "P0001__1024__0___824 0.5 0 0 10 0 10 10 0 10"),
+        ("unknown-image", "P0002 0.5 0 0 10 0 10 10 0 10"),
+        ("degenerate-quad", "P0001 0.5 0 0 10 0 10 0 0 0"),
+        ("non-convex-quad", "P0001 0.5 0 0 10 0 2 2 0 10"),
+        ("non-convex-quad", "P0001 0.5 0 0 10 15 10 0 0 10"),
+    ],
+)
+def test_lint_names_the_broken_rule(tmp_path: Path, rule: str, text: str) -> None:
+    write_text(tmp_path, "plane", f"{ROW}\n{text}\n")
+    write_text(tmp_path, "small-vehicle", "")
+    problems = lint_task1(tmp_path, classes=CLASSES, image_ids=["P0001"])
+    assert [problem.rule for problem in problems] == [rule]
+    assert "Task1_plane.txt" in problems[0].where
+
+
+def test_lint_lists_missing_and_unknown_classes(tmp_path: Path) -> None:
+    write_text(tmp_path, "plane", ROW)
+    write_text(tmp_path, "aeroplane", ROW)
+    problems = lint_task1(tmp_path, classes=CLASSES)
+    assert [problem.rule for problem in problems] == ["missing-class", "unknown-class"]
+    assert "Task1_small-vehicle.txt" in problems[0].message
+
+
+def test_patch_names_are_recognised() -> None:
+    assert looks_like_patch_name("P0706__1.0__0___0")
+    assert looks_like_patch_name("P0001__1024__824___1648")
+    assert not looks_like_patch_name("P0001") and not looks_like_patch_name("100000006")

@@ -1,0 +1,75 @@
+"""The command line of tools/merge_results.py."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
+from tcm_d2.evaluation.submission import read_task1
+from tests.conftest import REPO_DIR
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    script = REPO_DIR / "tools" / "merge_results.py"
+    spec = importlib.util.spec_from_file_location("merge_results", script)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def patches(tmp_path: Path) -> Path:
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    (folder / "Task1_ship.txt").write_text(
+        "P1__1024__0___0 0.6 900 0 940 0 940 20 900 20\n"
+        "P1__1024__824___0 0.8 76 0 116 0 116 20 76 20\n"
+        "P1__1024__824___0 0.7 500 0 540 0 540 20 500 20\n"
+    )
+    return folder
+
+
+def test_rows_are_merged_and_packed(
+    tool: ModuleType, patches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert tool.main(["--detections", str(patches), "--output-dir", str(out)]) == 0
+    assert "3 rows on patches -> 2 rows on 1 images" in capsys.readouterr().out
+    for source in (out / "Task1", out / "Task1.zip"):
+        rows = read_task1(source)
+        assert set(rows) == set(DOTA_V1_CLASSES)
+        assert rows["ship"].image_ids == ["P1", "P1"]
+        assert rows["ship"].scores.tolist() == [0.8, 0.7]
+        assert rows["ship"].quads[0, 0].tolist() == [900.0, 0.0]
+
+
+def test_names_can_be_read_as_rates(tool: ModuleType, patches: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    more = ["--patch-names", "rate", "--nms-iou", "0.3"]
+    assert tool.main(["--detections", str(patches), "--output-dir", str(out), *more]) == 0
+    assert read_task1(out / "Task1")["ship"].quads.max() < 2.0
+
+
+def test_lint_warns_about_unknown_images(
+    tool: ModuleType, patches: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "list.txt").write_text("P2\n")
+    more = ["--image-list", str(tmp_path / "list.txt")]
+    arguments = ["--detections", str(patches), "--output-dir", str(tmp_path / "out"), *more]
+    assert tool.main(arguments) == 0
+    assert "unknown-image" in caplog.text
+
+
+def test_image_names_are_refused(
+    tool: ModuleType, patches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (patches / "Task1_ship.txt").write_text("P1 0.6 900 0 940 0 940 20 900 20\n")
+    assert tool.main(["--detections", str(patches), "--output-dir", str(tmp_path / "out")]) == 1
+    assert "results already named by image need no merging" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

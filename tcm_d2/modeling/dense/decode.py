@@ -9,6 +9,7 @@ import torch
 from detectron2.structures import Instances, RotatedBoxes
 from torch import Tensor
 
+from tcm_d2.modeling.dense.precision import at_least_float32
 from tcm_d2.ops import batched_nms_rotated
 
 
@@ -36,7 +37,7 @@ def select_candidates(logits: Tensor, *, score_threshold: float, topk: int) -> C
         score_threshold: in [0, 1).
         topk: upper limit.
     """
-    flat = logits.float().flatten()
+    flat = at_least_float32(logits).flatten()
     if score_threshold > 0:
         kept = (flat > math.log(score_threshold / (1 - score_threshold))).nonzero(as_tuple=True)[0]
     else:

@@ -23,6 +23,7 @@ from tcm_d2.modeling.dense.losses import (
     rotated_iou_loss,
 )
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
+from tcm_d2.modeling.dense.precision import at_least_float32
 from tcm_d2.modeling.heads.towers import (
     Scale,
     bias_from_prior,
@@ -113,9 +114,10 @@ class RotatedFCOSHead(nn.Module):
             class_feature = self.class_tower(feature)
             box_feature = self.box_tower(feature)
             output.class_logits.append(self.class_predictor(class_feature))
-            distances = scale(self.distance_predictor(box_feature)).float().clamp(min=0)
-            output.distances.append(distances)
-            output.angle_rad.append(self.angle_scale(self.angle_predictor(box_feature)).float())
+            distances = at_least_float32(scale(self.distance_predictor(box_feature)))
+            output.distances.append(distances.clamp(min=0))
+            angle_rad = self.angle_scale(self.angle_predictor(box_feature))
+            output.angle_rad.append(at_least_float32(angle_rad))
             output.centerness_logits.append(self.centerness_predictor(box_feature))
         return output
 
@@ -148,14 +150,14 @@ class RotatedFCOSHead(nn.Module):
         centerness_sum = mean_over_ranks(target_centerness.sum()).clamp(min=1e-6)
 
         def at_positives(levels: list[Tensor]) -> Tensor:
-            return flatten_levels(levels).flatten(0, 1)[positives.location_index].float()
+            return at_least_float32(flatten_levels(levels).flatten(0, 1)[positives.location_index])
 
         pred_distances = at_positives(output.distances)
         pred_angle_rad = at_positives(output.angle_rad).squeeze(1)
         pred_boxes = self.coder.decode(origin, pred_distances, pred_angle_rad)
         box_loss = rotated_iou_loss(pred_boxes, target_boxes, mode=self.box_loss_mode)
         box_loss = self.box_loss_weight * (box_loss * target_centerness).sum()
-        logits = flatten_levels(output.class_logits).flatten(0, 1).float()
+        logits = at_least_float32(flatten_levels(output.class_logits).flatten(0, 1))
         class_loss = focal_loss_sum(
             logits,
             positives.location_index,
@@ -213,7 +215,9 @@ class RotatedFCOSHead(nn.Module):
             index = chosen.location_index
             distances = output.distances[level][image].flatten(1)[:, index].t()
             angle_rad = output.angle_rad[level][image].flatten()[index]
-            centerness = output.centerness_logits[level][image].flatten()[index].float().sigmoid()
+            centerness = at_least_float32(
+                output.centerness_logits[level][image].flatten()[index]
+            ).sigmoid()
             level_boxes = self.coder.decode(
                 points_by_level[level][index], distances * stride_px, angle_rad
             )

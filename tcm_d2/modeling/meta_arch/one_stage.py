@@ -111,8 +111,10 @@ class RotatedOneStageDetector(nn.Module):
 
     def preprocess_images(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Return the normalised images, padded with zeros to one size."""
-        images = [inputs["image"].to(self.device).float() for inputs in batched_inputs]
-        images = [(image - self.pixel_mean) / self.pixel_std for image in images]
+        images = [
+            (inputs["image"].to(self.pixel_mean) - self.pixel_mean) / self.pixel_std
+            for inputs in batched_inputs
+        ]
         return ImageList.from_tensors(images, SIZE_DIVISIBILITY_PX)
 
     def features(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:

@@ -73,8 +73,8 @@ class RotatedDatasetMapper:
         Args:
             on_bad_image: in training, "skip" feeds another image in place of an unreadable one,
                 counts and logs it; at test time an unreadable image is always an error.
-            load_alternatives: returns dicts to choose from when the very first image is bad; None
-                then gives None, which Detectron2's loader answers with another image.
+            load_alternatives: returns dicts to choose from when the very first image is bad. With
+                None a bad image gives None, for a loader that chooses another image itself.
         """
         if image_format not in ("RGB", "BGR"):
             raise ValueError(f"INPUT.FORMAT: expected 'RGB' or 'BGR', got {image_format!r}")
@@ -134,7 +134,7 @@ class RotatedDatasetMapper:
                 raise
             self._count_skipped(error)
             return self._map_another(dataset_dict)
-        if self._skip_bad:
+        if self._skip_bad and self._load_alternatives is not None:
             self._last_good = dataset_dict
         return mapped
 

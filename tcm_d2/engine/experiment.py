@@ -1,0 +1,77 @@
+"""One run as an object: what YAML files and lazy configurations are both turned into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from fvcore.common.param_scheduler import ParamScheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from tcm_d2.engine.stream import ResumableLoader
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One data set to evaluate on; both parts are made anew for each evaluation.
+
+    Attributes:
+        name: of the data set.
+        open_loader: makes an iterable with a length, of batches of model inputs.
+        open_evaluator: makes a Detectron2 ``DatasetEvaluator``.
+    """
+
+    name: str
+    open_loader: Callable[[], Iterable[Any]]
+    open_evaluator: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training needs besides the model.
+
+    Attributes:
+        optimizer: over the model's trainable parameters; clipping is its own affair.
+        lr_multiplier: factor on all learning rates as a function of iteration / max_iter.
+        loader: endless batches of this process.
+        max_iter: iterations of the whole run.
+        checkpoint_period: iterations between checkpoints; the last iteration always has one.
+        checkpoints_to_keep: newest periodic checkpoints to keep; 0 for all.
+        eval_period: iterations between evaluations; 0 for one at the end only.
+        log_period: iterations between log lines.
+        amp_dtype: dtype of autocast, or None for full precision.
+        seed: of the random numbers drawn inside the model (dropout), per iteration and process.
+    """
+
+    optimizer: Optimizer
+    lr_multiplier: ParamScheduler
+    loader: ResumableLoader
+    max_iter: int
+    checkpoint_period: int
+    checkpoints_to_keep: int
+    eval_period: int
+    log_period: int
+    amp_dtype: torch.dtype | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A model, what to train it with and what to evaluate it on.
+
+    Attributes:
+        model: on its device, not wrapped for data-parallel training.
+        weights: local file to start from or to evaluate; "" keeps the model's own.
+        training: None for an experiment that is only evaluated.
+        evaluations: in the order in which they run.
+        output_dir: for checkpoints, logs and results.
+    """
+
+    model: nn.Module
+    weights: str
+    training: Training | None
+    evaluations: tuple[Evaluation, ...]
+    output_dir: str

@@ -1,0 +1,156 @@
+"""The house rules that a program can check: floors, sizes, characters, unsafe calls."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO_DIR = Path(__file__).resolve().parents[1]
+PACKAGE_DIR = REPO_DIR / "tcm_d2"
+
+# Imports go to a lower floor or stay in the folder.
+FLOORS = {
+    "ops": 0,
+    "structures": 1,
+    "config": 1,
+    "modeling": 2,
+    "data": 2,
+    "visualize": 2,
+    "evaluation": 3,
+    "checkpoint": 3,
+    "engine": 4,
+    "inference": 4,
+}
+# Modules directly below tcm_d2 are command lines or build helpers: nothing imports them but their
+# own kind and tools.
+TOP_FLOOR = 5
+# Inside modeling: who may import whom.
+MODELING_MAY_IMPORT = {
+    "clip": set(),
+    "tcm": set(),
+    "neck": set(),
+    "dense": set(),
+    "heads": {"dense"},
+    "meta_arch": {"heads", "dense", "neck", "tcm", "clip"},
+}
+FREE_OF_DETECTRON2 = ("ops",)
+MAX_LINES = 450
+FORBIDDEN_STEMS = {"utils", "misc", "common", "helpers"}
+
+PACKAGE_FILES = sorted(PACKAGE_DIR.rglob("*.py"))
+TOOL_FILES = sorted((REPO_DIR / "tools").glob("*.py"))
+TEST_FILES = sorted((REPO_DIR / "tests").rglob("*.py"))
+NATIVE_FILES = [p for s in ("h", "cpp", "cu") for p in sorted(PACKAGE_DIR.rglob(f"*.{s}"))]
+CONFIG_FILES = sorted((REPO_DIR / "configs").rglob("*.yaml"))
+
+
+def _id(path: Path) -> str:
+    return str(path.relative_to(REPO_DIR))
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line, dotted name) of everything a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{_id(path)}:{node.lineno}: relative import"
+            module = node.module or ""
+            yield node.lineno, module
+            # "from tcm_d2 import ops" names a folder too.
+            if module == "tcm_d2":
+                yield from ((node.lineno, f"tcm_d2.{alias.name}") for alias in node.names)
+
+
+def _folder(dotted: str) -> str | None:
+    """Return the folder of tcm_d2 that a dotted name lies in; "" for the top; None if elsewhere."""
+    parts = dotted.split(".")
+    if parts[0] != "tcm_d2":
+        return None
+    return parts[1] if len(parts) > 1 and parts[1] in FLOORS else ""
+
+
+def test_every_folder_has_a_floor() -> None:
+    folders = {p.parent.relative_to(PACKAGE_DIR).parts[0] for p in PACKAGE_DIR.glob("*/*.py")}
+    assert folders <= FLOORS.keys()
+
+
+@pytest.mark.parametrize("path", PACKAGE_FILES, ids=_id)
+def test_imports_go_down(path: Path) -> None:
+    parts = path.relative_to(PACKAGE_DIR).parts
+    own = parts[0] if len(parts) > 1 else ""
+    own_floor = FLOORS.get(own, TOP_FLOOR)
+    wrong = []
+    for line, name in _imports(path):
+        target = _folder(name)
+        if target is None or target == own:
+            continue
+        if target == "" and name == "tcm_d2":
+            continue
+        if FLOORS.get(target, TOP_FLOOR) >= own_floor:
+            wrong.append(f"{_id(path)}:{line}: {own or 'tcm_d2'} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in PACKAGE_FILES if p.parent.parent.name == "modeling"], ids=_id
+)
+def test_parts_of_the_model_stay_apart(path: Path) -> None:
+    own = path.parent.name
+    allowed = MODELING_MAY_IMPORT[own] | {own}
+    for line, name in _imports(path):
+        if name.startswith("tcm_d2.modeling."):
+            assert name.split(".")[2] in allowed, f"{_id(path)}:{line}: {own} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in PACKAGE_FILES if p.parent.name in FREE_OF_DETECTRON2], ids=_id
+)
+def test_ops_need_no_detectron2(path: Path) -> None:
+    assert not [name for _, name in _imports(path) if name.split(".")[0] == "detectron2"]
+
+
+@pytest.mark.parametrize(
+    "path", [*PACKAGE_FILES, *TOOL_FILES, *TEST_FILES, *NATIVE_FILES, *CONFIG_FILES], ids=_id
+)
+def test_files_are_ascii_and_not_too_long(path: Path) -> None:
+    text = path.read_bytes()
+    bad = [n for n, line in enumerate(text.splitlines(), 1) if not line.isascii()]
+    assert not bad, f"{_id(path)}: not ASCII in lines {bad[:5]}"
+    num_lines = text.count(b"\n")
+    assert num_lines <= MAX_LINES, f"{_id(path)}: {num_lines} lines, at most {MAX_LINES}"
+
+
+@pytest.mark.parametrize("path", PACKAGE_FILES, ids=_id)
+def test_names_say_what_a_file_is_for(path: Path) -> None:
+    assert path.stem not in FORBIDDEN_STEMS
+
+
+@pytest.mark.parametrize("path", PACKAGE_FILES + TOOL_FILES, ids=_id)
+def test_nothing_runs_code_from_files(path: Path) -> None:
+    """No eval, exec or unpickling; torch.load and the merging of YAML only in their safe form."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        where = f"{_id(path)}:{node.lineno}"
+        called = ast.unparse(node.func)
+        keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+        assert called not in ("eval", "exec", "pickle.load", "pickle.loads"), where
+        assert called not in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"), where
+        if called == "torch.load":
+            assert keywords.get("weights_only") == "True", where
+        if called.endswith(".merge_from_file"):
+            assert keywords.get("allow_unsafe") == "False", where
+
+
+@pytest.mark.parametrize("path", PACKAGE_FILES, ids=_id)
+def test_the_package_logs_and_does_not_print(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    is_command_line = any(
+        isinstance(node, ast.If) and "__name__" in ast.unparse(node.test) for node in tree.body
+    )
+    calls = [ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    assert is_command_line or "print" not in calls

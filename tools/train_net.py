@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Train or evaluate a detector.
+
+  tools/train_net.py --config-file configs/tcm_fcos.yaml MODEL.CLIP.WEIGHTS RN50.pt
+  tools/train_net.py --config-file configs/tcm_fcos.yaml --num-gpus 2 SOLVER.IMS_PER_BATCH 8
+  tools/train_net.py --config-file configs/tcm_fcos.yaml --resume
+  tools/train_net.py --config-file configs/tcm_fcos.yaml --eval-only MODEL.WEIGHTS model_final.pth
+
+Own patches: DATASETS.PATCH_DIRS "['mine=patch_dir=label_dir']" DATASETS.TRAIN "('mine',)"
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+
+from tcm_d2.config import load_config
+from tcm_d2.engine.from_yaml import build_experiment
+from tcm_d2.engine.launch import launch
+from tcm_d2.engine.loop import evaluate_only, train
+from tcm_d2.engine.setup import fall_back_to_cpu, setup_run
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Return the command line; options come before the KEY VALUE pairs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, help="YAML file, see configs/")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR"
+    )
+    parser.add_argument(
+        "--num-gpus", type=int, default=1, help="processes on this machine; works on CPUs too"
+    )
+    parser.add_argument("--num-machines", type=int, default=1)
+    parser.add_argument("--machine-rank", type=int, default=0, help="of this machine, from 0")
+    parser.add_argument(
+        "--dist-url", default="auto", help="tcp://HOST:PORT of the first of several machines"
+    )
+    parser.add_argument(
+        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration overrides"
+    )
+    return parser.parse_args(argv)
+
+
+def run(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Train or evaluate in this process, one of those started."""
+    setup_run(cfg, shlex.join(sys.argv))
+    experiment = build_experiment(cfg, for_training=not args.eval_only, resume=args.resume)
+    if args.eval_only:
+        evaluate_only(experiment, resume=args.resume)
+    else:
+        train(experiment, resume=args.resume)
+
+
+def main() -> None:
+    args = parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if Path(args.config_file).suffix == ".py":
+        sys.exit(
+            f"--config-file {args.config_file}: Python configurations (LazyConfig) are not "
+            "supported yet; use the YAML file of the same name"
+        )
+    try:
+        cfg = load_config(args.config_file, args.opts)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    fall_back_to_cpu(cfg)
+    cfg.freeze()
+    launch(
+        run,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(cfg, args),
+        use_cuda=torch.device(cfg.MODEL.DEVICE).type == "cuda",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -41,6 +41,10 @@ class LabelError(ValueError):
         super().__init__(message)
         self.kind = kind
 
+    def __reduce__(self) -> tuple[type[LabelError], tuple[str, str]]:
+        """Let worker processes hand the error on: pickle calls the class with these."""
+        return type(self), (str(self), self.kind)
+
 
 @dataclass(frozen=True)
 class DotaObject:

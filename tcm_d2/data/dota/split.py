@@ -124,7 +124,10 @@ def split_dataset(
             summary.num_resumed += 1
     arguments = [(task, None if dry_run else out_dir, config, classes) for task in todo]
     progress = tqdm(
-        _run(arguments, num_workers), total=len(todo), unit="image", disable=not show_progress
+        _run(arguments, num_workers),
+        total=len(todo),
+        unit="image",
+        disable=not (show_progress and todo),
     )
     for result in progress:
         summary.num_source_objects += result.num_source_objects

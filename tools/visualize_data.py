@@ -1,0 +1,148 @@
+#!/usr/bin/env python
+"""Draw a data set's annotations, or what the loader really feeds after augmentation.
+
+Examples:
+    python tools/visualize_data.py --patch-dir datasets/DOTA_split/val --out output/pictures
+    python tools/visualize_data.py --patch-dir ... --source loader --config-file configs/x.yaml
+    python tools/visualize_data.py --image-dir IMAGES --label-dir LABELTXT --out output/pictures
+    python tools/visualize_data.py --dataset dota_v1_train --out output/pictures
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.env import seed_all_rng
+
+from tcm_d2.config import get_tcm_config, load_config
+from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
+from tcm_d2.data.dota.labels import ON_ERROR_CHOICES
+from tcm_d2.data.dota.loading import load_dota_images, load_dota_split
+from tcm_d2.data.dota.register import register_dota
+from tcm_d2.data.images import read_image
+from tcm_d2.data.mapper import RotatedDatasetMapper
+from tcm_d2.structures.conversions import quads_to_boxes
+from tcm_d2.visualize.draw import draw_boxes
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--dataset", help="a registered name, e.g. dota_v1_train")
+    where.add_argument("--patch-dir", type=Path, metavar="DIR", help="made by split_dota.py")
+    where.add_argument("--image-dir", type=Path, metavar="DIR", help="whole images")
+    add("--label-dir", type=Path, metavar="DIR", help="labels of --image-dir")
+    add("--classes", nargs="+", default=list(DOTA_V1_CLASSES), metavar="NAME", help="class names")
+    add("--on-error", choices=ON_ERROR_CHOICES, default="raise", help="bad label lines")
+    add("--source", choices=["annotations", "loader"], default="annotations", help="what to draw")
+    add("--config-file", type=Path, metavar="YAML", help="augmentations of --source loader")
+    add("--out", type=Path, default=Path("output/pictures"), metavar="DIR", help="for the pictures")
+    add("--num", type=int, default=10, metavar="N", help="pictures to draw")
+    add("--seed", type=int, default=0, help="chooses the pictures and the augmentations")
+    add("--class-masks", action="store_true", help="shade the auxiliary target (--source loader)")
+    return parser.parse_args(arguments)
+
+
+def load_dicts(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the data set's dicts and its class names."""
+    if args.dataset:
+        register_dota()
+        return DatasetCatalog.get(args.dataset), MetadataCatalog.get(args.dataset).thing_classes
+    if args.patch_dir:
+        return load_dota_split(args.patch_dir, args.classes, on_error=args.on_error), args.classes
+    dicts = load_dota_images(args.image_dir, args.label_dir, args.classes, on_error=args.on_error)
+    return dicts, args.classes
+
+
+def draw_annotations(
+    dicts: Sequence[dict[str, Any]], class_names: Sequence[str]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (name, picture) of the boxes fitted to the annotations."""
+    for item in dicts:
+        annotations = item.get("annotations", [])
+        quads = np.array([a["quad"] for a in annotations], dtype=np.float32).reshape(-1, 4, 2)
+        labels = np.array([a["category_id"] for a in annotations], dtype=np.int64)
+        image = read_image(item["file_name"], channel_order="RGB")
+        boxes = quads_to_boxes(torch.from_numpy(quads))
+        yield (
+            item["image_id"],
+            draw_boxes(image, boxes, labels=torch.from_numpy(labels), class_names=class_names),
+        )
+
+
+def draw_loaded(
+    dicts: Sequence[dict[str, Any]],
+    class_names: Sequence[str],
+    cfg: CfgNode,
+    *,
+    shade_class_masks: bool,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (name, picture) of what the training mapper gives: augmented image and boxes."""
+    mapper = RotatedDatasetMapper(cfg, True)
+    for item in dicts:
+        mapped = mapper(item)
+        if mapped is None:
+            continue
+        image = mapped["image"].permute(1, 2, 0).numpy()
+        if cfg.INPUT.FORMAT == "BGR":
+            image = image[:, :, ::-1]
+        image = np.ascontiguousarray(image)
+        if shade_class_masks and "class_masks" in mapped:
+            covered = mapped["class_masks"].any(dim=0).numpy().astype(np.uint8)
+            size_wh = image.shape[1::-1]
+            covered = cv2.resize(covered, size_wh, interpolation=cv2.INTER_NEAREST) > 0
+            image[~covered] //= 2
+        instances = mapped["instances"]
+        yield (
+            f"{mapped['image_id']}_loaded",
+            draw_boxes(
+                image,
+                instances.gt_boxes.tensor,
+                labels=instances.gt_classes,
+                class_names=class_names,
+            ),
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    args = parse_arguments(arguments)
+    try:
+        dicts, class_names = load_dicts(args)
+        seed_all_rng(args.seed)
+        order = np.random.default_rng(args.seed).permutation(len(dicts))[: args.num]
+        chosen = [dicts[index] for index in order]
+        if args.source == "annotations":
+            pictures = draw_annotations(chosen, class_names)
+        else:
+            cfg = load_config(args.config_file) if args.config_file else get_tcm_config()
+            cfg.defrost()
+            cfg.MODEL.ROTATED_HEAD.NUM_CLASSES = len(class_names)
+            pictures = draw_loaded(chosen, class_names, cfg, shade_class_masks=args.class_masks)
+        args.out.mkdir(parents=True, exist_ok=True)
+        for name, picture in pictures:
+            path = args.out / f"{name}.png"
+            if not cv2.imwrite(str(path), picture[:, :, ::-1]):
+                raise OSError(f"{path}: could not be written")
+            print(path)
+    except (ValueError, OSError, KeyError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -71,7 +71,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--on-bad-label",
         choices=ON_ERROR_CHOICES,
         default="raise",
-        help="bad label lines: raise (default), skip, or repair what can be repaired",
+        help="bad label lines: raise (default; objects without area or crossing themselves count "
+        "as in the devkit), skip, or repair what can be repaired",
     )
     return parser.parse_args(arguments)
 

@@ -12,8 +12,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tcm_d2.data.dota.labels import LabelProblems, OnError, read_label, write_bytes_atomically
+from tcm_d2.data.dota.labels import (
+    MIN_QUAD_AREA_PX2,
+    LabelProblems,
+    OnError,
+    quads_cross_themselves,
+    read_label,
+    write_bytes_atomically,
+)
 from tcm_d2.evaluation.average_precision import (
     ClassResult,
     Detections,
@@ -24,6 +32,7 @@ from tcm_d2.evaluation.average_precision import (
     evaluate_class,
     mean_ap,
 )
+from tcm_d2.evaluation.quad_iou import FloatArray, signed_area
 from tcm_d2.evaluation.submission import ClassDetections, looks_like_patch_name, no_detections
 
 logger = logging.getLogger(__name__)
@@ -39,12 +48,15 @@ class Annotations:
         image_ids: the images that count, with or without objects; an image's position is its index.
         by_class: objects by class name, in the order of the classes asked for.
         other_classes: number of objects of each class not asked for; they take no part.
+        num_odd_quads: objects without area or crossing themselves, taken as they are: the devkit
+            counts them, though those without area cannot be matched.
         problems: bad label lines that were skipped or repaired.
     """
 
     image_ids: list[str]
     by_class: dict[str, GroundTruths]
     other_classes: dict[str, int]
+    num_odd_quads: int
     problems: LabelProblems
 
 
@@ -131,7 +143,9 @@ def read_annotations(
         label_dir: folder with one ``<image id>.txt`` per image.
         image_ids: all images that count; each needs a label file, which may be empty.
         classes: names in the order of the report.
-        on_bad_label: "raise", "skip" or "repair", see ``read_label``.
+        on_bad_label: "raise" stops at a line that cannot be read, but takes quads without area and
+            self-crossing ones as they are, as the devkit does; "skip" and "repair" leave out or
+            repair both kinds, see ``read_label``.
 
     Raises:
         FileNotFoundError: when the folder or a label file is missing.
@@ -155,7 +169,10 @@ def read_annotations(
     columns = {name: ([], [], []) for name in classes}
     for index, image_id in enumerate(image_ids):
         path = folder / f"{image_id}.txt"
-        for obj in read_label(path, on_error=on_bad_label, problems=problems).objects:
+        label = read_label(
+            path, on_error=on_bad_label, problems=problems, check_quads=on_bad_label != "raise"
+        )
+        for obj in label.objects:
             if obj.class_name not in columns:
                 others[obj.class_name] += 1
                 continue
@@ -171,7 +188,8 @@ def read_annotations(
         )
         for name, (indices, quads, difficult) in columns.items()
     }
-    return Annotations(list(image_ids), by_class, dict(others), problems)
+    num_odd_quads = sum(int(_are_odd(objects.quads).sum()) for objects in by_class.values())
+    return Annotations(list(image_ids), by_class, dict(others), num_odd_quads, problems)
 
 
 def evaluate_task1(
@@ -253,9 +271,19 @@ def _warn_about_inputs(
         num = sum(annotations.other_classes.values())
         names = ", ".join(sorted(annotations.other_classes))
         warnings.append(f"{num} labelled objects of classes not evaluated: {names}")
+    if annotations.num_odd_quads:
+        warnings.append(
+            f"{annotations.num_odd_quads} labelled objects have no area or cross themselves; they "
+            "count as in the devkit"
+        )
     if annotations.problems.counts:
         warnings.append(f"bad label lines: {annotations.problems.summary()}")
     return warnings
+
+
+def _are_odd(quads: FloatArray) -> NDArray[np.bool_]:
+    flat = np.abs(signed_area(quads)) < MIN_QUAD_AREA_PX2
+    return np.asarray(flat | quads_cross_themselves(quads), dtype=bool)
 
 
 def _unknown_image_advice(image_ids: Mapping[str, int]) -> str:

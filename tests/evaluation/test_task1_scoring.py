@@ -121,3 +121,17 @@ def test_bad_label_lines_are_refused_or_skipped_and_counted(label_dir: Path) -> 
     truth = read_annotations(label_dir, image_ids=["P3"], classes=CLASSES, on_bad_label="skip")
     report = evaluate_task1({}, truth, iou_threshold=0.5)
     assert any("bad label lines: 1 x wrong number of fields" in text for text in report.warnings)
+
+
+def test_labels_without_area_or_crossing_themselves_count_as_in_the_devkit(label_dir: Path) -> None:
+    (label_dir / "P3.txt").write_text(
+        "0 0 10 0 10 0 0 0 ship 0\n0 0 10 15 10 0 0 10 harbor 0\n5 5 9 5 9 9 5 9 ship 0\n"
+    )
+    truth = read_annotations(label_dir, image_ids=["P3"], classes=CLASSES)
+    assert truth.num_odd_quads == 2
+    rows = {"ship": class_rows([("P3", 0.9, upright_quad(5, 5, 4, 4))]), "harbor": class_rows([])}
+    report = evaluate_task1(rows, truth, iou_threshold=0.5, metric="area")
+    assert report.classes["ship"].ap == 0.5 and report.classes["harbor"].num_ground_truths == 1
+    assert any("2 labelled objects have no area or cross" in text for text in report.warnings)
+    skipped = read_annotations(label_dir, image_ids=["P3"], classes=CLASSES, on_bad_label="skip")
+    assert len(skipped.by_class["ship"].quads) == 1 and skipped.num_odd_quads == 0

@@ -103,6 +103,7 @@ def read_label(
     classes: Sequence[str] | None = None,
     on_error: OnError = "raise",
     problems: LabelProblems | None = None,
+    check_quads: bool = True,
 ) -> DotaLabel:
     """Read one label file.
 
@@ -113,6 +114,8 @@ def read_label(
             the corners of self-crossing quads in order around their centre and leaves out what
             else is bad.
         problems: collects what was skipped or repaired; without it, each file logs a warning.
+        check_quads: False takes quads without area and self-crossing ones as they are: the official
+            evaluation counts them.
 
     Raises:
         LabelError: (a ValueError) with ``path:line``, expected, got and what to do: wrong number
@@ -139,7 +142,8 @@ def read_label(
             line_numbers.append(line_number)
         except LabelError as error:
             _complain(f"{path}:{line_number}: {error}", error.kind, on_error, found)
-    _check_quads(label, line_numbers, path, on_error, found)
+    if check_quads:
+        _check_quads(label, line_numbers, path, on_error, found)
     num_new = sum(found.counts.values()) - num_before
     if problems is None and num_new:
         logger.warning("%s: %d bad lines: %s", path, num_new, found.summary())

@@ -105,14 +105,16 @@ def register_dota_split(
         ValueError: when the name is taken by another data set.
     """
     patch_dir = os.fspath(patch_dir)
-    options = {
-        "has_labels": has_labels,
-        "drop_empty": drop_empty,
-        "on_error": on_error,
-        "patch_names": patch_names,
-    }
-    load = partial(load_dota_split, patch_dir, tuple(classes), **options)
-    key = ("split", patch_dir, tuple(classes), *options.values())
+    load = partial(
+        load_dota_split,
+        patch_dir,
+        tuple(classes),
+        has_labels=has_labels,
+        drop_empty=drop_empty,
+        on_error=on_error,
+        patch_names=patch_names,
+    )
+    key = ("split", patch_dir, tuple(classes), has_labels, drop_empty, on_error, patch_names)
     _register(name, load, key, classes, label_dir)
 
 

@@ -106,8 +106,7 @@ def quads_window_iof(quads: np.ndarray, windows: np.ndarray) -> np.ndarray:
 def quads_cut_by_window(quads: np.ndarray, window: np.ndarray) -> np.ndarray:
     """Return (M,) bool: some corner of quads (M, 4, 2) lies outside the window (4,)."""
     beyond = (quads < window[:2]) | (quads > window[2:])  # (M, 4, 2)
-    cut: np.ndarray = beyond.any(axis=(1, 2))
-    return cut
+    return np.asarray(beyond.any(axis=(1, 2)))
 
 
 def _area_in_rectangle(quads: np.ndarray, size_xy: np.ndarray) -> np.ndarray:

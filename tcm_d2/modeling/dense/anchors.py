@@ -48,3 +48,116 @@ def make_point_grid(
         points.append(torch.stack([grid_x.flatten(), grid_y.flatten()], dim=1))
         strides.append(torch.full((height * width,), float(stride_px), device=device))
     return PointGrid(torch.cat(points), torch.cat(strides), list(level_sizes_hw))
+
+
+class AnchorGrid(NamedTuple):
+    """The anchors of one image, all levels in a row; A anchors per cell, R = P x A in all.
+
+    Within a level, cells are row-major and the A anchors of a cell are adjacent.
+
+    Attributes:
+        boxes: (R, 5) float32 canonical boxes, image pixels.
+        level_sizes_hw: grid size (H, W) of each level.
+        strides_px: stride of each level; the anchors of cell (x, y) have their centres at
+            (x, y) * stride.
+        sides_wh: (L, A, 2) float32 width and height of each level's upright anchors.
+    """
+
+    boxes: Tensor
+    level_sizes_hw: list[tuple[int, int]]
+    strides_px: list[int]
+    sides_wh: Tensor
+
+    @property
+    def level_num_anchors(self) -> list[int]:
+        """Number of anchors of each level."""
+        return [height * width * self.sides_wh.shape[1] for height, width in self.level_sizes_hw]
+
+
+class AnchorGenerator:
+    """Lay upright anchors over the grid of every level.
+
+    A cell has, for each ratio (height / width) in the given order, ``scales_per_octave`` anchors
+    with 2^(i / scales_per_octave) times the base side and the same area for each ratio.
+
+    Habits of the source that are kept, because trained weights depend on them:
+
+    - The anchors of cell (x, y) are centred on its corner (x, y) * stride, not on its middle.
+    - A square anchor is stored turned by -90 degrees. That is the same rectangle, but the coder
+      measures shifts along an anchor's own axes.
+    - Width and height are float32 differences of corner coordinates. Far from the origin rounding
+      makes some squares (sides that are no binary fractions) wider than high, and these lie at 0.
+
+    Source: mmdet's AnchorGenerator and mmrotate's FakeRotatedAnchorGenerator (le90).
+    """
+
+    def __init__(
+        self,
+        *,
+        strides_px: list[int],
+        base_side_strides: float,
+        scales_per_octave: int,
+        ratios: list[float],
+    ) -> None:
+        """Args:
+        strides_px: stride of each level.
+        base_side_strides: side of the smallest square anchor, in strides.
+        scales_per_octave: sizes per ratio, >= 1.
+        ratios: height / width of the upright anchors.
+        """
+        if scales_per_octave < 1:
+            raise ValueError(f"scales_per_octave: expected >= 1, got {scales_per_octave}")
+        if base_side_strides <= 0 or not ratios or min(ratios) <= 0:
+            raise ValueError(
+                "base_side_strides and ratios: expected positive numbers, got "
+                f"{base_side_strides} and {list(ratios)}"
+            )
+        self.strides_px = list(strides_px)
+        octave = torch.arange(scales_per_octave, dtype=torch.float64) / scales_per_octave
+        sizes = (base_side_strides * 2.0**octave).float()
+        height_factors = torch.tensor(ratios, dtype=torch.float32).sqrt()
+        # The order of the float32 operations is the source's.
+        factors = torch.stack([1 / height_factors, height_factors], dim=1)  # (ratios, 2)
+        self._sides_wh = torch.stack(
+            [(s * factors[:, None] * sizes[:, None]).flatten(0, 1) for s in self.strides_px]
+        )  # (L, A, 2)
+
+    @property
+    def num_anchors(self) -> int:
+        """Number of anchors of a cell."""
+        return self._sides_wh.shape[1]
+
+    def make_grid(self, level_sizes_hw: list[tuple[int, int]], device: torch.device) -> AnchorGrid:
+        """Return the anchors of one image.
+
+        Args:
+            level_sizes_hw: grid size of each of the L levels.
+            device: where the result lives.
+        """
+        sides_wh = self._sides_wh.to(device)
+        levels = []
+        for (height, width), stride_px, sides in zip(
+            level_sizes_hw, self.strides_px, sides_wh, strict=True
+        ):
+            ys = torch.arange(height, dtype=torch.float32, device=device) * stride_px
+            xs = torch.arange(width, dtype=torch.float32, device=device) * stride_px
+            grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
+            corners = torch.stack([grid_x, grid_y], dim=2).flatten(0, 1)[:, None]  # (P, 1, 2)
+            low, high = corners - sides / 2, corners + sides / 2  # (P, A, 2)
+            levels.append(_upright_boxes(low.flatten(0, 1), high.flatten(0, 1)))
+        return AnchorGrid(torch.cat(levels), list(level_sizes_hw), self.strides_px, sides_wh)
+
+
+def _upright_boxes(low: Tensor, high: Tensor) -> Tensor:
+    """Return canonical boxes (R, 5) from corners (R, 2); squares lie at -90 degrees."""
+    width, height = (high - low).unbind(dim=1)
+    wide = width > height
+    return torch.stack(
+        [
+            *((low + high) / 2).unbind(dim=1),
+            torch.where(wide, width, height),
+            torch.where(wide, height, width),
+            torch.where(wide, 0.0, -90.0),
+        ],
+        dim=1,
+    )

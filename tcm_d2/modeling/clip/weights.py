@@ -57,7 +57,7 @@ class CLIPConfig:
         weights: file with the weights of a whole CLIP model; "" keeps random ones.
         embed_dim: joint width C; this and the next six are read only with "custom".
         vision_layers: blocks of the four stages.
-        vision_width: channels of the stem; a multiple of 2, and of 2 x 32 / 64 heads.
+        vision_width: channels of the stem; even.
         text_width: token width D.
         text_heads: attention heads of the text tower.
         text_layers: its layers.
@@ -154,46 +154,70 @@ def _build_clip(config: CLIPConfig) -> CLIP:
             f"position image size: expected a positive multiple of {GRID_STRIDE_PX} px, got "
             f"{config.position_image_size_px}; set MODEL.CLIP.POSITION_IMAGE_SIZE_PX"
         )
-    if config.name == CUSTOM_NAME:
-        spec: dict[str, Any] = {
-            "embed_dim": config.embed_dim,
-            "vision_cfg": {"layers": list(config.vision_layers), "width": config.vision_width},
-            "text_cfg": {
-                "context_length": config.context_length,
-                "vocab_size": config.vocab_size,
-                "width": config.text_width,
-                "heads": config.text_heads,
-                "layers": config.text_layers,
-            },
-            "quick_gelu": True,
-        }
-    else:
-        # A hub name would be downloaded; only what ships with open_clip is known here.
-        known = open_clip.list_models()
-        if config.name not in known:
-            resnets = [name for name in known if name.startswith("RN")]
-            raise ValueError(
-                f"CLIP architecture: expected one of {', '.join(resnets)} or {CUSTOM_NAME!r}, got "
-                f"{config.name!r}; set MODEL.CLIP.NAME"
-            )
-        spec = open_clip.get_model_config(config.name)
-    is_resnet = isinstance(spec["vision_cfg"].get("layers"), list)
-    if not is_resnet or "hf_model_name" in spec["text_cfg"] or spec.get("custom_text"):
+    spec = _custom_spec(config) if config.name == CUSTOM_NAME else _named_spec(config)
+    vision_cfg = {**spec["vision_cfg"], "image_size": config.position_image_size_px}
+    quick_gelu = spec.get("quick_gelu", False)
+    if config.weights and not quick_gelu and _is_openai_archive(config.weights):
+        logger.warning(
+            "%s: an OpenAI archive was trained with QuickGELU, which %s has not; set "
+            "MODEL.CLIP.NAME to %s-quickgelu",
+            *(config.weights, config.name, config.name),
+        )
+    clip = CLIP(spec["embed_dim"], vision_cfg, spec["text_cfg"], quick_gelu=quick_gelu)
+    assert isinstance(clip.visual, ModifiedResNet)
+    return clip
+
+
+def _custom_spec(config: CLIPConfig) -> dict[str, Any]:
+    """Return open_clip's description of an architecture given by numbers."""
+    if len(config.vision_layers) != 4 or config.vision_width % 2:
         raise ValueError(
-            f"CLIP architecture: expected one with a ResNet image tower, got {config.name!r}; set "
-            "MODEL.CLIP.NAME to RN50-quickgelu or another RN model"
+            "custom CLIP: expected four stages and an even width, got stages "
+            f"{list(config.vision_layers)} and width {config.vision_width}; set "
+            "MODEL.CLIP.VISION_LAYERS and VISION_WIDTH"
+        )
+    if config.text_width % config.text_heads:
+        raise ValueError(
+            f"custom CLIP: expected a text width divisible by its {config.text_heads} heads, got "
+            f"{config.text_width}; set MODEL.CLIP.TEXT_WIDTH or TEXT_HEADS"
+        )
+    return {
+        "embed_dim": config.embed_dim,
+        "vision_cfg": {"layers": list(config.vision_layers), "width": config.vision_width},
+        "text_cfg": {
+            "context_length": config.context_length,
+            "vocab_size": config.vocab_size,
+            "width": config.text_width,
+            "heads": config.text_heads,
+            "layers": config.text_layers,
+        },
+        # As in all of OpenAI's models, which this keeps the shape of.
+        "quick_gelu": True,
+    }
+
+
+def _named_spec(config: CLIPConfig) -> dict[str, Any]:
+    """Return open_clip's description of one of its own ResNet architectures."""
+    # A hub name would be downloaded; only what ships with open_clip is known here.
+    known = open_clip.list_models()
+    spec = open_clip.get_model_config(config.name) if config.name in known else None
+    if spec is None or not isinstance(spec["vision_cfg"].get("layers"), list):
+        resnets = ", ".join(name for name in known if name.startswith("RN"))
+        raise ValueError(
+            f"CLIP architecture: expected one with a ResNet image tower ({resnets}, or "
+            f"{CUSTOM_NAME!r}), got {config.name!r}; set MODEL.CLIP.NAME"
         )
     if spec["text_cfg"]["context_length"] != config.context_length:
         raise ValueError(
             f"context length: expected {spec['text_cfg']['context_length']} ({config.name}), got "
             f"{config.context_length}; set MODEL.CLIP.CONTEXT_LENGTH"
         )
-    vision_cfg = {**spec["vision_cfg"], "image_size": config.position_image_size_px}
-    clip = CLIP(
-        spec["embed_dim"], vision_cfg, spec["text_cfg"], quick_gelu=spec.get("quick_gelu", False)
-    )
-    assert isinstance(clip.visual, ModifiedResNet)
-    return clip
+    return spec
+
+
+def _is_openai_archive(weights: str) -> bool:
+    """Return whether a weights file is in the format that OpenAI publishes."""
+    return Path(weights).is_file() and is_torchscript(Path(weights))
 
 
 def load_clip_weights(
@@ -297,13 +321,12 @@ def _read_tensors(path: Path) -> Any:
             return read_torchscript_tensors(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # Torch says so both for code and for bytes that are no pickle; a global names code.
-        match = re.search(r"asks for \S+|GLOBAL \S+|global \S+", str(error))
-        if match is None:
-            raise ValueError(damaged) from error
+        # Raised both for code and for bytes that are no weights; a name in the message means code.
+        match = re.search(r"(?:asks for|GLOBAL) (\S+)", str(error))
+        found = f"asks for {match[1]}" if match else "damaged, or something other than weights"
         raise ValueError(
-            f"{path}: refused, because reading it would execute code ({match.group()}); weights "
-            "files need tensors and plain containers only"
+            f"{path}: refused, since weights need tensors and plain containers only ({found}); "
+            f"{_NEXT_STEP}"
         ) from error
     except (SafetensorError, zipfile.BadZipFile, EOFError, OSError) as error:
         raise ValueError(damaged) from error

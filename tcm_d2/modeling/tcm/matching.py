@@ -46,10 +46,29 @@ def score_map_loss(score_map_NKHW: Tensor, class_masks: Tensor) -> Tensor:
             f"class_masks: expected shape {(*score_map_NKHW.shape[:2], 'h', 'w')}, got "
             f"{tuple(class_masks.shape)}; the masks need one channel per class of the score map"
         )
+    return masked_score_map_loss(score_map_NKHW, class_masks, class_masks.any(dim=1))
+
+
+def masked_score_map_loss(
+    score_map_NKHW: Tensor, class_masks: Tensor, object_masks: Tensor
+) -> Tensor:
+    """Return the mean binary cross-entropy inside given masks, a scalar.
+
+    Deliberate difference from the published code: that takes the logarithm of a float32 sigmoid,
+    which is cut at -100 and has no gradient for scores above 16.6 (a temperature below 0.06 makes
+    such); here the logits are used. Below, the two agree.
+
+    Args:
+        score_map_NKHW: logits; resized bilinearly to the masks' size.
+        class_masks: bool (N, K, h, w), the targets.
+        object_masks: bool (N, h, w), the places that count, for all classes alike.
+    """
+    if score_map_NKHW.dtype in (torch.float16, torch.bfloat16):
+        score_map_NKHW = score_map_NKHW.float()
     logits = F.interpolate(
-        score_map_NKHW.float(), size=class_masks.shape[-2:], mode="bilinear", align_corners=False
+        score_map_NKHW, size=class_masks.shape[-2:], mode="bilinear", align_corners=False
     )
-    inside = class_masks.any(dim=1, keepdim=True).expand_as(logits).to(logits.dtype)
+    inside = object_masks[:, None].expand_as(logits).to(logits.dtype)
     cost = F.binary_cross_entropy_with_logits(
         logits, class_masks.to(logits.dtype), weight=inside, reduction="sum"
     )

@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import zipfile
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from open_clip.model import CLIP
+from safetensors.torch import save_file
+
+from tcm_d2.modeling.clip.weights import build_clip_towers, read_clip_state_dict
+from tests.modeling.small_clip import SMALL_CLIP, randomize, small_towers
+
+TEXT_CFG = dict(context_length=20, vocab_size=49408, width=64, heads=1, layers=2)
+
+
+def make_clip(*, grid: int = 2, width: int = 8) -> CLIP:
+    vision_cfg = dict(layers=[1, 1, 1, 1], width=width, image_size=32 * grid)
+    clip = CLIP(48, vision_cfg, TEXT_CFG, quick_gelu=True).eval()
+    randomize(clip)
+    return clip
+
+
+@pytest.fixture(scope="module")
+def clip() -> CLIP:
+    torch.manual_seed(5)
+    return make_clip()
+
+
+def save_archive(clip: CLIP, path: Path, *, half: bool) -> None:
+    """Write a TorchScript archive as OpenAI's: traced, floating point in half precision."""
+    example = (torch.zeros(1, 3, 64, 64), torch.zeros(1, 20, dtype=torch.long))
+    traced = torch.jit.trace(deepcopy(clip), example, check_trace=False)
+    torch.jit.save(traced.half() if half else traced, str(path))
+
+
+def assert_same_weights(actual: dict, clip: CLIP, *, half: bool = False) -> None:
+    for name, expected in clip.state_dict().items():
+        if half and expected.is_floating_point():
+            expected = expected.half().float()
+        assert torch.equal(actual[name], expected), name
+        assert actual[name].dtype == expected.dtype, name
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
+@pytest.mark.filterwarnings("ignore")
+def test_reads_torchscript_archive_without_running_it(
+    clip: CLIP, tmp_path: Path, monkeypatch, half: bool
+) -> None:
+    path = tmp_path / "RN50.pt"
+    save_archive(clip, path, half=half)
+    monkeypatch.setattr(torch.jit, "load", lambda *a, **k: pytest.fail("executes the archive"))
+    assert_same_weights(read_clip_state_dict(path), clip, half=half)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])
+def test_reads_plain_state_dicts(clip: CLIP, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"clip{suffix}"
+    if suffix == ".safetensors":
+        save_file(clip.state_dict(), path)
+    else:
+        torch.save(clip.state_dict(), path)
+    assert_same_weights(read_clip_state_dict(path), clip)
+
+
+def test_reads_wrapped_checkpoint(clip: CLIP, tmp_path: Path) -> None:
+    state_dict = {f"module.{n}": t for n, t in clip.state_dict().items()}
+    content = {"epoch": 3, "name": "run", "state_dict": state_dict, "optimizer": {"state": {}}}
+    torch.save(content, tmp_path / "epoch_3.pt")
+    assert_same_weights(read_clip_state_dict(tmp_path / "epoch_3.pt"), clip)
+
+
+def test_reads_the_old_format_of_torch_save(clip: CLIP, tmp_path: Path) -> None:
+    torch.save(clip.state_dict(), tmp_path / "c.pt", _use_new_zipfile_serialization=False)
+    assert_same_weights(read_clip_state_dict(tmp_path / "c.pt"), clip)
+
+
+def test_loaded_towers_compute_what_clip_computes(clip: CLIP, tmp_path: Path) -> None:
+    path = tmp_path / "clip.pt"
+    torch.save(clip.state_dict(), path)
+    towers = small_towers(weights=str(path), position_image_size_px=64)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        res5 = towers.image.eval()(images)["res5"]
+        actual = towers.attention_pool.eval()(res5).global_NC
+        torch.testing.assert_close(actual, clip.encode_image(images), rtol=1e-4, atol=1e-5)
+    assert torch.equal(towers.text.token_embedding.weight, clip.token_embedding.weight)
+
+
+def test_frozen_norm_takes_over_loaded_statistics(clip: CLIP, tmp_path: Path) -> None:
+    clip_copy = make_clip()
+    clip_copy.visual.bn1.running_mean += 2
+    torch.save(clip_copy.state_dict(), tmp_path / "clip.pt")
+    towers = small_towers(weights=str(tmp_path / "clip.pt"), norm="FrozenBN")
+    assert torch.equal(towers.image.bn1.running_mean, clip_copy.visual.bn1.running_mean)
+
+
+def test_positional_embedding_is_resized_when_loaded(clip: CLIP, tmp_path: Path) -> None:
+    torch.save(clip.state_dict(), tmp_path / "clip.pt")  # a 2 x 2 grid
+    pool = small_towers(weights=str(tmp_path / "clip.pt")).attention_pool  # a 4 x 4 grid
+    assert pool.positional_embedding.shape == (17, 256)
+    assert torch.equal(pool.positional_embedding[0], clip.visual.attnpool.positional_embedding[0])
+
+
+def test_without_text_there_is_no_text_tower_and_none_is_asked_for(
+    clip: CLIP, tmp_path: Path
+) -> None:
+    visual = {n: t for n, t in clip.state_dict().items() if n.startswith("visual.")}
+    torch.save(visual, tmp_path / "visual.pt")
+    towers = small_towers(weights=str(tmp_path / "visual.pt"), with_text=False, class_prompts=())
+    assert towers.attention_pool is None and towers.text is None and towers.num_context == 0
+    assert torch.equal(towers.image.conv1.weight, clip.visual.conv1.weight)
+
+
+def test_unknown_tensors_are_named_in_a_warning(clip: CLIP, tmp_path: Path, caplog) -> None:
+    state_dict = {**clip.state_dict(), "input_resolution": torch.tensor(64), "extra": torch.ones(1)}
+    torch.save(state_dict, tmp_path / "clip.pt")
+    with caplog.at_level(logging.WARNING):
+        small_towers(weights=str(tmp_path / "clip.pt"))
+    assert "1 unknown tensors (extra)" in caplog.text
+    assert "input_resolution" not in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_archive_with_plain_gelu_architecture_warns(tmp_path: Path, caplog) -> None:
+    save_archive(make_clip(), tmp_path / "RN50.pt", half=False)
+    config = replace(SMALL_CLIP, name="RN50", context_length=77, weights=str(tmp_path / "RN50.pt"))
+    with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="expected weights of"):
+        with torch.device("meta"):
+            build_clip_towers(config)
+    assert "set MODEL.CLIP.NAME to RN50-quickgelu" in caplog.text
+
+
+class _Attack:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)
+
+
+def write_attack(kind: str, path: Path, marker: Path) -> None:
+    """Write a file whose unpickling runs a command, in one of four formats."""
+    attack = _Attack(marker)
+    if kind == "torch":
+        torch.save({"visual.conv1.weight": attack}, path)
+    elif kind == "old torch":
+        torch.save({"a": attack}, path, _use_new_zipfile_serialization=False)
+    elif kind == "pickle":
+        path.write_bytes(pickle.dumps({"a": attack}))
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("RN50/constants.pkl", pickle.dumps((), protocol=2))
+            archive.writestr("RN50/data.pkl", pickle.dumps(attack, protocol=2))
+
+
+@pytest.mark.parametrize("kind", ["torch", "old torch", "pickle", "torchscript"])
+def test_pickle_that_executes_code_is_refused(tmp_path: Path, kind: str) -> None:
+    path, marker = tmp_path / "evil.pt", tmp_path / "executed"
+    write_attack(kind, path, marker)
+    with pytest.raises(ValueError, match=r"evil\.pt: refused"):
+        read_clip_state_dict(path)
+    assert not marker.exists()
+    # The attack is a real one: an ordinary unpickling of the same object runs it.
+    pickle.loads(pickle.dumps(_Attack(marker)))
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("name", ["builtins eval", "torch._utils _rebuild_wrapper_subclass"])
+def test_globals_outside_the_list_are_refused_in_archives(tmp_path: Path, name: str) -> None:
+    module, attribute = name.split()
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("a/constants.pkl", b"\x80\x02).")
+        archive.writestr("a/data.pkl", f"\x80\x02c{module}\n{attribute}\n.".encode("latin1"))
+    with pytest.raises(ValueError, match=f"refused.*asks for {module}.{attribute}"):
+        read_clip_state_dict(tmp_path / "a.pt")
+
+
+def test_tensor_beyond_its_bytes_is_refused(tmp_path: Path) -> None:
+    """A view past the end of its storage would read foreign memory."""
+    save_archive_of(torch.arange(4.0), tmp_path / "ok.pt")
+    with zipfile.ZipFile(tmp_path / "ok.pt") as source:
+        content = {n: source.read(n) for n in source.namelist()}
+    name = next(n for n in content if n.endswith("/data/0"))
+    content[name] = content[name][:8]
+    with zipfile.ZipFile(tmp_path / "short.pt", "w") as target:
+        for key, value in content.items():
+            target.writestr(key, value)
+    with pytest.raises(ValueError, match="damaged or cut short"):
+        read_clip_state_dict(tmp_path / "short.pt")
+
+
+def save_archive_of(tensor: torch.Tensor, path: Path) -> None:
+    import warnings
+
+    module = torch.nn.Module()
+    module.register_buffer("tensor", tensor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(module), str(path))
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.999])
+@pytest.mark.parametrize("kind", ["torch", "old torch", "safetensors", "torchscript"])
+@pytest.mark.filterwarnings("ignore")
+def test_truncated_file(clip: CLIP, tmp_path: Path, kind: str, keep: float) -> None:
+    path = tmp_path / ("clip.safetensors" if kind == "safetensors" else "clip.pt")
+    if kind == "safetensors":
+        save_file(clip.state_dict(), path)
+    elif kind == "torchscript":
+        save_archive(clip, path, half=True)
+    else:
+        new = kind == "torch"
+        torch.save(clip.state_dict(), path, _use_new_zipfile_serialization=new)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content))])
+    with pytest.raises(ValueError, match=r"clip\.\w+: (damaged|refused.*damaged)"):
+        read_clip_state_dict(path)
+
+
+def test_missing_file_and_text_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"RN50\.pt: CLIP weights not found; give"):
+        read_clip_state_dict(tmp_path / "RN50.pt")
+    (tmp_path / "page.pt").write_text("<html>Not found</html>")
+    with pytest.raises(ValueError, match=r"page\.pt: (damaged|refused)"):
+        read_clip_state_dict(tmp_path / "page.pt")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["visual.class_embedding", "visual.proj"], "got CLIP with a ViT image tower"),
+        (["visual.trunk.stem.weight"], "got CLIP with a timm image tower"),
+        (["layer1.0.conv1.weight", "fc.weight"], "got an image ResNet, not CLIP"),
+        (["backbone.visual.conv1.weight"], "got a TCM detector in mmrotate's names"),
+        (["backbone.layer1.0.conv1.weight"], r"got a detector \(pass it as MODEL.WEIGHTS\)"),
+        (["something"], "got something unknown"),
+        ([], "got no tensors"),
+    ],
+)
+def test_other_models_are_recognised(tmp_path: Path, names: list[str], message: str) -> None:
+    torch.save({name: torch.ones(1) for name in names}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=message):
+        read_clip_state_dict(tmp_path / "other.pt")
+
+
+def test_a_list_is_no_state_dict(tmp_path: Path) -> None:
+    torch.save([torch.ones(1)], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="expected tensors by name, got list"):
+        read_clip_state_dict(tmp_path / "list.pt")
+
+
+def test_clip_of_another_width_is_described(tmp_path: Path) -> None:
+    torch.save(make_clip(width=16).state_dict(), tmp_path / "wide.pt")
+    with pytest.raises(ValueError, match=r"expected weights of .*width 8.*got .*width 16.*shape"):
+        small_towers(weights=str(tmp_path / "wide.pt"))
+
+
+def test_missing_tensors_are_counted(clip: CLIP, tmp_path: Path) -> None:
+    state_dict = clip.state_dict()
+    del state_dict["ln_final.weight"], state_dict["visual.bn1.num_batches_tracked"]
+    torch.save(state_dict, tmp_path / "clip.pt")
+    with pytest.raises(ValueError, match=r"1 missing \(ln_final.weight\)"):
+        small_towers(weights=str(tmp_path / "clip.pt"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "ViT-B-32"}, "with a ResNet image tower .RN50.*got 'ViT-B-32'"),
+        ({"name": "hf-hub:someone/model"}, "got 'hf-hub:someone/model'"),
+        ({"name": "RN50-quickgelu"}, "context length: expected 77"),
+        ({"position_image_size_px": 100}, "multiple of 32 px, got 100"),
+        ({"tokens_per_class": 20}, "expected 2 to 19"),
+        ({"vision_layers": (1, 1, 1)}, "four stages"),
+        ({"text_heads": 7}, "divisible by its 7 heads"),
+    ],
+)
+def test_unusable_settings(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small_towers(**changes)

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tcm_d2.modeling.tcm.tcm import TCM
+from tests.modeling.small_clip import assert_every_parameter_gets_gradient, randomize, small_towers
+
+JOINT_WIDTH, TOKEN_WIDTH, NUM_CONTEXT, NUM_CLASSES = 48, 64, 12, 3
+
+
+def make_tcm(**changes: object) -> TCM:
+    settings: dict = dict(
+        joint_width=JOINT_WIDTH,
+        token_width=TOKEN_WIDTH,
+        num_context=NUM_CONTEXT,
+        decoder_width=16,
+        decoder_heads=4,
+        decoder_layers=2,
+        decoder_dropout=0.1,
+        visual_scale_init=1e-3,
+        text_scale_init=1e-4,
+        temperature=0.07,
+        prompt_generator="none",
+    )
+    return TCM(**{**settings, **changes})
+
+
+def make_inputs(size_hw: tuple[int, int] = (4, 4)) -> tuple[torch.Tensor, ...]:
+    dense = torch.randn(2, JOINT_WIDTH, *size_hw)
+    return torch.randn(2, JOINT_WIDTH), dense, torch.randn(NUM_CLASSES, JOINT_WIDTH)
+
+
+@pytest.mark.parametrize("size_hw", [(4, 4), (10, 7), (1, 1)])
+@pytest.mark.parametrize("per_image", [False, True])
+def test_shapes(size_hw: tuple[int, int], per_image: bool) -> None:
+    global_NC, dense, text = make_inputs(size_hw)
+    output = make_tcm()(global_NC, dense, text.expand(2, -1, -1) if per_image else text)
+    assert output.score_map_NKHW.shape == (2, NUM_CLASSES, *size_hw)
+    assert output.text_NKC.shape == (2, NUM_CLASSES, JOINT_WIDTH)
+    assert output.dense_NCHW.shape == dense.shape
+
+
+def test_text_for_all_images_equals_text_per_image() -> None:
+    tcm, (global_NC, dense, text) = make_tcm().eval(), make_inputs()
+    shared, repeated = tcm(global_NC, dense, text), tcm(global_NC, dense, text.expand(2, -1, -1))
+    assert torch.equal(shared.score_map_NKHW, repeated.score_map_NKHW)
+
+
+def test_initial_values() -> None:
+    tcm = make_tcm(num_context=200)
+    assert tcm.visual_scale.shape == () and tcm.visual_scale.item() == pytest.approx(1e-3)
+    assert tcm.text_scale.shape == (JOINT_WIDTH,)
+    assert torch.allclose(tcm.text_scale, torch.tensor(1e-4))
+    assert tcm.context.shape == (200, TOKEN_WIDTH)
+    # A unit normal cut at two deviations has a deviation of 0.88.
+    assert tcm.context.std().item() == pytest.approx(0.88, abs=0.02)
+    assert 1.9 < tcm.context.abs().max() <= 2
+
+
+def test_zero_scales_match_the_bare_tokens() -> None:
+    tcm, (global_NC, dense, text) = (
+        make_tcm(visual_scale_init=0.0, text_scale_init=0.0),
+        make_inputs(),
+    )
+    output = tcm(global_NC, dense, text)
+    assert torch.equal(output.dense_NCHW, dense) and torch.equal(output.text_NKC[0], text)
+    cosine = torch.cosine_similarity(dense[:, None], text[None, :, :, None, None], dim=2)
+    torch.testing.assert_close(output.score_map_NKHW, cosine / 0.07, rtol=1e-4, atol=1e-4)
+
+
+def test_text_update_does_not_see_the_visual_prompt() -> None:
+    tcm, inputs = make_tcm().eval(), make_inputs()
+    before = tcm(*inputs)
+    with torch.no_grad():
+        tcm.visual_scale.fill_(5.0)
+    after = tcm(*inputs)
+    assert torch.equal(after.text_NKC, before.text_NKC)
+    assert not torch.allclose(after.dense_NCHW, before.dense_NCHW)
+
+
+@pytest.mark.parametrize("prompt_generator", ["none", "image"])
+def test_gradient_reaches_every_parameter(prompt_generator: str) -> None:
+    towers, tcm = small_towers(), make_tcm(prompt_generator=prompt_generator)
+    assert towers.num_context == NUM_CONTEXT and towers.text_width == TOKEN_WIDTH
+    assert towers.embed_dim == JOINT_WIDTH
+    randomize(tcm)
+    tokens = towers.attention_pool(torch.randn(2, 256, 3, 5))
+    prompt = None if tcm.prompt_generator is None else tcm.prompt_generator(tokens.global_NC)
+    text = towers.text(tcm.context, prompt)
+    tcm(tokens.global_NC, tokens.dense_NCHW, text).score_map_NKHW.pow(2).sum().backward()
+    assert_every_parameter_gets_gradient(tcm)
+    assert_every_parameter_gets_gradient(towers.attention_pool, zero_ok="k_proj.bias")
+
+
+def test_prompt_generator_exists_only_when_used() -> None:
+    assert not any("prompt_generator" in name for name in make_tcm().state_dict())
+    with_generator = make_tcm(prompt_generator="image")
+    assert with_generator.prompt_generator(torch.randn(2, JOINT_WIDTH)).shape == (2, TOKEN_WIDTH)
+
+
+def test_only_decoder_norms_have_norm_in_their_names() -> None:
+    """The optimizer leaves weight decay out by this word."""
+    modules = [*small_towers()[:3], make_tcm(prompt_generator="image")]
+    names = [n for module in modules for n, _ in module.named_parameters()]
+    normed = {n.split(".")[-2] for n in names if "norm" in n}
+    assert normed == {"norm1", "norm2", "norm3"}
+    assert all("decoder.layers." in n for n in names if "norm" in n)
+
+
+def test_eval_is_deterministic() -> None:
+    tcm, inputs = make_tcm().eval(), make_inputs()
+    assert torch.equal(tcm(*inputs).score_map_NKHW, tcm(*inputs).score_map_NKHW)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompt_generator": "meta"}, "expected one of none, image, got 'meta'"),
+        ({"temperature": 0.0}, "temperature: expected a positive number, got 0.0"),
+    ],
+)
+def test_unusable_settings(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_tcm(**changes)

@@ -189,7 +189,21 @@ def _intersection(rects1: _Rects, rects2: _Rects) -> Tensor:
     # Identical boxes: their area, whatever the rounding.
     same = torch.stack([a == b for a, b in zip(rects1, rects2)]).all(dim=0)
     area = torch.where(same, window.area, area)
-    return torch.where(_may_overlap(subject, window), area, 0.0)
+    apart = _are_separated(frame, subject, window) | ~_may_overlap(subject, window)
+    return torch.where(apart, 0.0, area)
+
+
+def _are_separated(frame: _Relative, subject: _Rects, window: _Rects) -> Tensor:
+    """Whether a line along one of the four axes separates the pairs (touching counts)."""
+    cos, sin = frame.cos.abs(), frame.sin.abs()
+    reach_x = window.half_w + (subject.half_w * cos + subject.half_h * sin)
+    reach_y = window.half_h + (subject.half_w * sin + subject.half_h * cos)
+    reach_u = subject.half_w + (window.half_w * cos + window.half_h * sin)
+    reach_v = subject.half_h + (window.half_w * sin + window.half_h * cos)
+    along_u = (frame.x * frame.cos - frame.y * frame.sin).abs()
+    along_v = (frame.x * frame.sin + frame.y * frame.cos).abs()
+    apart = (frame.x.abs() >= reach_x) | (frame.y.abs() >= reach_y)
+    return apart | (along_u >= reach_u) | (along_v >= reach_v)
 
 
 def _strip_integral(

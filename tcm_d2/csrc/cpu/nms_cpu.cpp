@@ -5,6 +5,7 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "../checks.h"
@@ -13,9 +14,56 @@
 namespace tcm_d2 {
 namespace {
 
-// Boxes a thread should get at least when one kept box is compared with the
-// rest: most are rejected by their circles within nanoseconds.
-constexpr int64_t kMinBoxesPerThread = 8192;
+// Sorted boxes settled at a time. One thread settles a block among itself, then
+// all threads let its survivors suppress the later boxes: one parallel region a
+// block, not one a kept box.
+constexpr int64_t kBlock = 256;
+// Later boxes a thread should get at least, so that starting it pays.
+constexpr int64_t kMinBoxesPerThread = 256;
+
+struct Candidates {
+  std::vector<Rect<double>> rects;  // best score first
+  const int64_t* labels;            // of the rects, or null: all one class
+  double iou_threshold;
+
+  bool suppresses(int64_t better, int64_t worse) const {
+    return (labels == nullptr || labels[better] == labels[worse]) &&
+           overlap(rects[better], rects[worse], false) > iou_threshold;
+  }
+};
+
+// Flags of the boxes that greedy NMS drops. Each flag has one writer at a time,
+// so the result doesn't depend on how threads share them. A byte each: threads
+// can't write neighbouring bits.
+std::vector<uint8_t> suppressed_flags(const Candidates& candidates) {
+  const int64_t num_boxes = static_cast<int64_t>(candidates.rects.size());
+  std::vector<uint8_t> suppressed(num_boxes, 0);
+  std::vector<int64_t> survivors;
+  for (int64_t first = 0; first < num_boxes; first += kBlock) {
+    const int64_t last = std::min(first + kBlock, num_boxes);
+    survivors.clear();
+    for (int64_t i = first; i < last; ++i) {
+      if (suppressed[i]) continue;
+      survivors.push_back(i);
+      for (int64_t j = i + 1; j < last; ++j) {
+        if (!suppressed[j] && candidates.suppresses(i, j)) suppressed[j] = 1;
+      }
+    }
+    at::parallel_for(last, num_boxes, kMinBoxesPerThread,
+                     [&](int64_t begin, int64_t end) {
+                       for (int64_t j = begin; j < end; ++j) {
+                         if (suppressed[j]) continue;
+                         for (const int64_t i : survivors) {
+                           if (candidates.suppresses(i, j)) {
+                             suppressed[j] = 1;
+                             break;
+                           }
+                         }
+                       }
+                     });
+  }
+  return suppressed;
+}
 
 at::Tensor nms_rotated_cpu(const at::Tensor& boxes, const at::Tensor& scores,
                            const std::optional<at::Tensor>& labels,
@@ -28,47 +76,30 @@ at::Tensor nms_rotated_cpu(const at::Tensor& boxes, const at::Tensor& scores,
   const at::Tensor order =
       at::argsort(scores, /*stable=*/true, /*dim=*/0, /*descending=*/true);
   const at::Tensor sorted = boxes.index_select(0, order);
+  Candidates candidates = {std::vector<Rect<double>>(num_boxes), nullptr,
+                           iou_threshold};
   at::Tensor sorted_labels;
-  const int64_t* label = nullptr;
   if (labels.has_value()) {
     sorted_labels = labels->index_select(0, order);
-    label = sorted_labels.const_data_ptr<int64_t>();
+    candidates.labels = sorted_labels.const_data_ptr<int64_t>();
   }
-
-  std::vector<Rect<double>> rects(num_boxes);
   AT_DISPATCH_FLOATING_TYPES(sorted.scalar_type(), "nms_rotated_cpu", [&] {
     const scalar_t* data = sorted.const_data_ptr<scalar_t>();
     for (int64_t i = 0; i < num_boxes; ++i) {
-      rects[i] = make_rect<double>(data + 5 * i);
+      candidates.rects[i] = make_rect<double>(data + 5 * i);
     }
   });
 
-  // Threads share the boxes below a kept one; each flag has one writer, so the
-  // result doesn't depend on how they share. A byte per flag, not a bit.
-  std::vector<uint8_t> suppressed(num_boxes, 0);
-  at::Tensor keep = at::empty({num_boxes}, order.options());
+  const std::vector<uint8_t> suppressed = suppressed_flags(candidates);
+  const int64_t num_kept =
+      std::count(suppressed.begin(), suppressed.end(), uint8_t(0));
+  at::Tensor keep = at::empty({num_kept}, order.options());
   int64_t* kept = keep.mutable_data_ptr<int64_t>();
   const int64_t* original = order.const_data_ptr<int64_t>();
-  int64_t num_kept = 0;
   for (int64_t i = 0; i < num_boxes; ++i) {
-    if (suppressed[i]) {
-      continue;
-    }
-    kept[num_kept++] = original[i];
-    const Rect<double>& best = rects[i];
-    at::parallel_for(
-        i + 1, num_boxes, kMinBoxesPerThread, [&](int64_t begin, int64_t end) {
-          for (int64_t j = begin; j < end; ++j) {
-            if (suppressed[j] || (label != nullptr && label[j] != label[i])) {
-              continue;
-            }
-            if (overlap(best, rects[j], false) > iou_threshold) {
-              suppressed[j] = 1;
-            }
-          }
-        });
+    if (!suppressed[i]) *kept++ = original[i];
   }
-  return keep.narrow(0, 0, num_kept).clone();
+  return keep;
 }
 
 }  // namespace

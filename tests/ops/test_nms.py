@@ -1,0 +1,157 @@
+"""Greedy NMS: the served kernel and the twin against a loop over shapely polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from tcm_d2.ops import batched_nms_rotated, extension_status, nms_rotated, reference
+from tests.ops.oracle import exact_overlap
+
+Nms = Callable[[Tensor, Tensor, "Tensor | None", float], Tensor]
+
+
+def served_nms(boxes: Tensor, scores: Tensor, labels: Tensor | None, threshold: float) -> Tensor:
+    if labels is None:
+        return nms_rotated(boxes, scores, threshold)
+    return batched_nms_rotated(boxes, scores, labels, threshold)
+
+
+IMPLEMENTATIONS: dict[str, Nms] = {"served": served_nms, "twin": reference.nms_rotated}
+
+
+def crowd(num: int, *, seed: int = 0, extent: float = 150.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Overlapping boxes with centres around 0, scores with many ties, and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    boxes = torch.rand(num, 5, generator=generator)
+    boxes = boxes * boxes.new_tensor([extent, extent, 40, 15, 360])
+    boxes = boxes - boxes.new_tensor([extent / 2, extent / 2, -5, -5, 180])
+    scores = (torch.rand(num, generator=generator) * 20).round() / 20
+    labels = torch.randint(-1, 3, (num,), generator=generator)
+    return boxes, scores, labels
+
+
+def greedy(iou: Tensor, scores: Tensor, labels: Tensor | None, threshold: float) -> list[int]:
+    kept: list[int] = []
+    for i in sorted(range(len(iou)), key=lambda i: (-scores[i].item(), i)):
+        rivals = [j for j in kept if labels is None or labels[i] == labels[j]]
+        if all(iou[i, j] <= threshold for j in rivals):
+            kept.append(i)
+    return kept
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_nms_is_greedy_with_ties_by_index(
+    implementation: str, dtype: torch.dtype, threshold: float
+) -> None:
+    num = 120
+    boxes, scores, labels = crowd(num, extent=120)
+    boxes, scores = boxes.to(dtype), scores.to(dtype)
+    iou = exact_overlap(boxes.repeat_interleave(num, 0), boxes.repeat(num, 1)).reshape(num, num)
+    for classes in (None, labels):
+        keep = IMPLEMENTATIONS[implementation](boxes, scores, classes, threshold)
+        assert keep.dtype == torch.int64
+        assert keep.tolist() == greedy(iou, scores, classes, threshold)
+
+
+def test_large_crowd_equals_the_twin() -> None:
+    boxes, scores, labels = crowd(2000, extent=500)
+    for classes in (None, labels):
+        expected = reference.nms_rotated(boxes, scores, classes, 0.1)
+        assert torch.equal(served_nms(boxes, scores, classes, 0.1), expected)
+
+
+def test_threads_do_not_change_the_result() -> None:
+    if not extension_status().cpu:
+        pytest.skip("the compiled extension is not built; the twin of this size is slow")
+    boxes, scores, labels = crowd(6000, extent=1000)  # enough to be shared among threads
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for num_threads in (1, 2, 3):
+            torch.set_num_threads(num_threads)
+            results.append(batched_nms_rotated(boxes, scores, labels, 0.1))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_threshold_is_strict(implementation: str) -> None:
+    # The second box is one half of the first: their IoU is 0.5 to the bit.
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 1.0, 0.0], [1.0, 0.0, 2.0, 1.0, 0.0]])
+    scores = torch.tensor([0.9, 0.8])
+    nms = IMPLEMENTATIONS[implementation]
+    assert nms(boxes, scores, None, 0.5).tolist() == [0, 1]
+    assert nms(boxes, scores, None, 0.4999).tolist() == [0]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_suppressed_box_suppresses_nothing(implementation: str) -> None:
+    boxes = torch.tensor(
+        [[0.0, 0.0, 10.0, 2.0, 0.0], [5.0, 0.0, 10.0, 2.0, 0.0], [10.0, 0.0, 10.0, 2.0, 0.0]]
+    )
+    keep = IMPLEMENTATIONS[implementation](boxes, torch.tensor([0.9, 0.8, 0.7]), None, 0.2)
+    assert keep.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_classes_with_negative_centres_do_not_cross_talk(implementation: str) -> None:
+    boxes = torch.tensor([[-500.0, -500.0, 20.0, 10.0, 30.0]]).repeat(4, 1)
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.6])
+    labels = torch.tensor([0, 1, -(2**62), 2**62])
+    keep = IMPLEMENTATIONS[implementation](boxes, scores, labels, 0.1)
+    assert keep.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_boxes_without_area_are_kept(implementation: str) -> None:
+    boxes = torch.tensor([[0.0, 0.0, 0.0, 5.0, 0.0]] * 2 + [[float("nan")] * 5] * 2)
+    keep = IMPLEMENTATIONS[implementation](boxes, torch.tensor([0.1, 0.4, 0.3, 0.2]), None, 0.1)
+    assert keep.tolist() == [1, 2, 3, 0]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("num", [0, 1])
+def test_few_boxes(implementation: str, num: int) -> None:
+    boxes, scores, labels = crowd(num)
+    for classes in (None, labels):
+        keep = IMPLEMENTATIONS[implementation](boxes, scores, classes, 0.5)
+        assert keep.dtype == torch.int64 and keep.tolist() == list(range(num))
+
+
+def test_other_dtypes_and_layouts() -> None:
+    boxes, scores, labels = crowd(60)
+    boxes, scores = boxes.half(), scores.half()
+    expected = batched_nms_rotated(boxes.float(), scores.float(), labels, 0.3)
+    strided = boxes.t().contiguous().t()
+    doubled = torch.stack([scores, scores], dim=1)[:, 1]
+    assert torch.equal(batched_nms_rotated(strided, doubled, labels.to(torch.int8), 0.3), expected)
+    assert torch.equal(batched_nms_rotated(boxes, scores.double(), labels, 0.3), expected)
+
+
+def test_bad_arguments_are_named() -> None:
+    boxes, scores, labels = crowd(4)
+    with pytest.raises(ValueError, match=r"boxes: expected shape \(N, 5\)"):
+        nms_rotated(boxes[:, :4], scores, 0.5)
+    with pytest.raises(TypeError, match=r"boxes: expected a floating point tensor, got torch.int"):
+        nms_rotated(boxes.long(), scores, 0.5)
+    with pytest.raises(ValueError, match=r"scores: expected shape \(4,\).*got \(3,\)"):
+        nms_rotated(boxes, scores[:3], 0.5)
+    with pytest.raises(TypeError, match="scores: expected a floating point"):
+        nms_rotated(boxes, labels, 0.5)
+    with pytest.raises(TypeError, match="labels: expected an integer tensor"):
+        batched_nms_rotated(boxes, scores, labels.float(), 0.5)
+    with pytest.raises(ValueError, match=r"labels: expected shape \(4,\)"):
+        batched_nms_rotated(boxes, scores, labels[:, None], 0.5)
+    with pytest.raises(ValueError, match=r"iou_threshold: expected a value in \[0, 1\], got 1.5"):
+        nms_rotated(boxes, scores, 1.5)
+    with pytest.raises(TypeError, match="iou_threshold: expected a number, got NoneType"):
+        nms_rotated(boxes, scores, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="boxes on cpu, scores on meta"):
+        nms_rotated(boxes, scores.to("meta"), 0.5)

@@ -107,6 +107,8 @@ def make_extension(decision):
 
     class BuildExtension(cpp_extension.BuildExtension):
         def build_extensions(self):
+            # a folder that stays, so that ninja compiles only what changed
+            self.build_temp = str(ROOT / "build" / "temp")
             try:
                 super().build_extensions()
             except Exception as error:

@@ -12,20 +12,20 @@ from typing import NamedTuple
 
 
 class SourceEdit(NamedTuple):
-    """One replacement of `old` by `new` in `file`, expected `count` times.
+    """One replacement of `old` by `new` in `file`, expected to occur `times` times.
 
     Attributes:
         file: Path below the source root, with forward slashes.
         old: Exact text to replace.
         new: Its replacement.
-        count: How many times `old` must occur.
+        times: How many times `old` must occur.
         reason: What breaks without the edit.
     """
 
     file: str
     old: str
     new: str
-    count: int
+    times: int
     reason: str
 
 
@@ -188,9 +188,9 @@ def apply_edits(
                 continue
             texts[edit.file] = path.read_text(encoding="utf-8")
         found = texts[edit.file].count(edit.old)
-        if found != edit.count:
+        if found != edit.times:
             problems.append(
-                f"{edit.file}: expected {edit.count} x {edit.old.strip()!r}, found {found}"
+                f"{edit.file}: expected {edit.times} x {edit.old.strip()!r}, found {found}"
             )
         texts[edit.file] = texts[edit.file].replace(edit.old, edit.new)
     problems += [
@@ -212,6 +212,6 @@ def apply_edits(
 
 def describe_edits() -> str:
     """Return the list of edits as text, one line per edit."""
-    lines = [f"{edit.file}: {edit.count} x {edit.reason}" for edit in EDITS]
+    lines = [f"{edit.file}: {edit.times} x {edit.reason}" for edit in EDITS]
     lines += [f"{new.file}: added; {new.reason}" for new in NEW_FILES]
     return "\n".join(lines)

@@ -1,0 +1,126 @@
+# make demo   from nothing to a trained and evaluated detector
+# make test   from nothing to the whole test suite
+# make help   all targets
+#
+# Set-up happens where something is missing; what stands is used again. Variables to override:
+#   PYTHON=python3.12                      the Python that makes .venv (3.10 or later)
+#   TORCH_SPEC="torch==2.8.* torchvision"  what to install (pip options allowed)
+#   TCM_D2_CUDA=0 | 1                      never / always compile CUDA kernels (default: auto)
+#   TORCH_CUDA_ARCH_LIST="8.0;9.0"         GPU architectures to compile for
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_SPEC ?= torch torchvision
+TCM_D2_CUDA ?= auto
+MODEL ?= tcm_fcos
+DEMO_DIR ?= output/demo
+DEMO_ARGS ?=
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip
+PIP_INSTALL := $(PIP) install --quiet --no-input --disable-pip-version-check
+STAMPS := $(VENV)/.stamps
+CSRC := $(wildcard tcm_d2/csrc/*.* tcm_d2/csrc/*/*.*)
+INSTALLER := tools/install_detectron2.py tools/detectron2_edits.py
+
+# The build switches are part of the stamp's name, so that changing one compiles again.
+empty :=
+space := $(empty) $(empty)
+BUILD_NAME := $(subst /,-,$(subst ;,-,$(subst $(space),-,$(TCM_D2_CUDA)-$(TORCH_CUDA_ARCH_LIST))))
+PACKAGE := $(STAMPS)/package-$(BUILD_NAME)
+
+export TCM_D2_CUDA
+export PYTHONNOUSERSITE := 1
+ifneq ($(strip $(TORCH_CUDA_ARCH_LIST)),)
+export TORCH_CUDA_ARCH_LIST
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help install demo test lint format bench env clean distclean FORCE
+
+help: ## list the targets
+	@echo "Targets (set-up happens where something is missing):"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo "Variables: PYTHON, TORCH_SPEC, TCM_D2_CUDA=auto|0|1, TORCH_CUDA_ARCH_LIST, MODEL,"
+	@echo "           DEMO_DIR, PYTEST_ARGS; see the head of the Makefile."
+
+install: $(PACKAGE) ## create .venv, install everything, compile the extension
+
+demo: $(PACKAGE) ## train and evaluate on the embedded data set (MODEL=tcm_fcos)
+	@$(PY) tools/demo_embedded.py --output $(DEMO_DIR) --model $(MODEL) $(DEMO_ARGS)
+
+test: $(PACKAGE) ## run the whole test suite (PYTEST_ARGS="-k ops")
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(PACKAGE) ## check format, ruff, mypy and clang-format
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $(CSRC)
+
+format: ## reformat Python and C++ sources
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+	$(VENV)/bin/clang-format -i $(CSRC)
+
+bench: $(PACKAGE) ## time the rotated operators on this machine
+	@$(PY) tools/benchmark.py $(BENCH_ARGS)
+
+env: $(PACKAGE) ## print versions, the extension's state and devices
+	@$(PY) -m tcm_d2.collect_env
+
+clean: ## remove what was compiled, made and cached; keep .venv
+	rm -rf build dist *.egg-info tcm_d2/*.so output/demo
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis $(STAMPS)/package-*
+	find tcm_d2 tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv
+	rm -rf $(VENV)
+
+# --- set-up, one stamp per step ---------------------------------------------------------------
+
+VENV_WORKS := $(shell $(PY) -c 'import pip, sys; print(int(sys.version_info >= (3, 10)))' 2>/dev/null)
+ifneq ($(VENV_WORKS),1)
+$(STAMPS)/venv: FORCE
+endif
+
+$(STAMPS)/venv:
+	@if [ "$(VENV_WORKS)" != 1 ]; then \
+	  echo "==> creating $(VENV)"; \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo "error: $(PYTHON) is not a Python >= 3.10; name another one: make PYTHON=python3.12 ..."; exit 1; }; \
+	  rm -rf $(VENV); \
+	  $(PYTHON) -m venv $(VENV) || { \
+	    echo "error: $(PYTHON) -m venv failed; on Debian and Ubuntu install the package python3-venv"; exit 1; }; \
+	fi
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/torch: $(STAMPS)/venv
+	@if $(PY) -c 'import torch, torchvision, setuptools, wheel, ninja' 2>/dev/null; then \
+	  echo "==> torch and torchvision are installed already"; \
+	else \
+	  echo "==> installing $(TORCH_SPEC) (the largest download: about 2 to 5 minutes)"; \
+	  $(PIP_INSTALL) $(TORCH_SPEC) "setuptools>=77" wheel ninja packaging numpy </dev/null || { \
+	    echo "error: torch could not be installed; is the package registry reachable, and is there"; \
+	    echo "a torch for this Python? Choose another with: make TORCH_SPEC=\"torch==2.8.* torchvision\" ..."; exit 1; }; \
+	fi
+	@touch $@
+
+$(STAMPS)/detectron2: $(STAMPS)/torch $(INSTALLER)
+	@echo "==> Detectron2 (about half a minute where missing)"
+	@$(PY) tools/install_detectron2.py </dev/null
+	@touch $@
+
+$(PACKAGE): $(STAMPS)/detectron2 setup.py pyproject.toml tcm_d2/build_config.py $(CSRC)
+	@echo "==> installing tcm_d2 and compiling its extension (about 1 to 3 minutes)"
+	@$(PY) setup.py -q describe
+	@$(PIP_INSTALL) --no-build-isolation -e '.[dev]' </dev/null || { \
+	  echo "error: tcm_d2 could not be installed; the messages above say why. Without CUDA kernels:"; \
+	  echo "make TCM_D2_CUDA=0 ..."; exit 1; }
+	@rm -f $(STAMPS)/package-* && touch $@
+
+FORCE:

@@ -205,21 +205,40 @@ def save_archive_of(tensor: torch.Tensor, path: Path) -> None:
         torch.jit.save(torch.jit.script(module), str(path))
 
 
-@pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.999])
-@pytest.mark.parametrize("kind", ["torch", "old torch", "safetensors", "torchscript"])
-@pytest.mark.filterwarnings("ignore")
-def test_truncated_file(clip: CLIP, tmp_path: Path, kind: str, keep: float) -> None:
-    path = tmp_path / ("clip.safetensors" if kind == "safetensors" else "clip.pt")
-    if kind == "safetensors":
+@pytest.fixture(scope="module", params=["torch", "old torch", "safetensors", "torchscript"])
+def intact_file(request, clip: CLIP, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("intact")
+    path = folder / ("clip.safetensors" if request.param == "safetensors" else "clip.pt")
+    if request.param == "safetensors":
         save_file(clip.state_dict(), path)
-    elif kind == "torchscript":
+    elif request.param == "torchscript":
         save_archive(clip, path, half=True)
     else:
-        new = kind == "torch"
+        new = request.param == "torch"
         torch.save(clip.state_dict(), path, _use_new_zipfile_serialization=new)
-    content = path.read_bytes()
+    return path
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.999])
+@pytest.mark.filterwarnings("ignore")
+def test_truncated_file(intact_file: Path, tmp_path: Path, keep: float) -> None:
+    content = intact_file.read_bytes()
+    path = tmp_path / intact_file.name
     path.write_bytes(content[: int(keep * len(content))])
     with pytest.raises(ValueError, match=r"clip\.\w+: (damaged|refused.*damaged)"):
+        read_clip_state_dict(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_flipped_bytes_in_an_archive(clip: CLIP, tmp_path: Path) -> None:
+    """The archive's own checksums tell, before wrong weights are trained with."""
+    path = tmp_path / "clip.pt"
+    save_archive(clip, path, half=True)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 4] = bytes(255 - b for b in content[middle : middle + 4])
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"clip\.pt: damaged"):
         read_clip_state_dict(path)
 
 

@@ -6,6 +6,7 @@ context vectors, L = N1 + N2 positions.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import open_clip
@@ -91,6 +92,12 @@ def format_prompts(class_names: Sequence[str], template: str) -> list[str]:
     return [template.replace(LABEL_FIELD, name) for name in class_names]
 
 
+@functools.cache
+def _load_tokenizer() -> open_clip.SimpleTokenizer:
+    """Return CLIP's tokenizer; reading its vocabulary takes most of a second."""
+    return open_clip.SimpleTokenizer()
+
+
 def tokenize_prompts(prompts: Sequence[str], *, tokens_per_class: int, vocab_size: int) -> Tensor:
     """Tokenise prompts with CLIP's byte-pair encoding: int64 (K, N1), zero-padded.
 
@@ -107,7 +114,7 @@ def tokenize_prompts(prompts: Sequence[str], *, tokens_per_class: int, vocab_siz
     """
     if len(prompts) == 0:
         raise ValueError("class prompts: expected at least one class, got none")
-    tokenizer = open_clip.SimpleTokenizer()
+    tokenizer = _load_tokenizer()
     for prompt in prompts:
         num_tokens = len(tokenizer.encode(prompt)) + 2
         if num_tokens == 2:

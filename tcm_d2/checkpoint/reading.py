@@ -95,7 +95,7 @@ def _read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
+        if _is_pickled(path):
             raise ValueError(
                 f"weights '{path}': refused, because reading it would run code: "
                 f"{_unsafe_names(path) or _first_line(error)}. Where the file is trusted, save its "
@@ -104,6 +104,12 @@ def _read_torch(path: Path) -> Any:
         raise ValueError(_broken_message(path, error)) from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
         raise ValueError(_broken_message(path, error)) from None
+
+
+def _is_pickled(path: Path) -> bool:
+    """Tell torch's archives and pickles of protocol 2 and later from anything else."""
+    with open(path, "rb") as stream:
+        return zipfile.is_zipfile(path) or stream.read(1) == pickle.PROTO
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -130,7 +136,10 @@ def _broken_message(path: Path, error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
+    text = str(error)
+    # torch puts its reason behind advice to load the file unsafely.
+    _, marker, reason = text.partition("WeightsUnpickler error: ")
+    lines = (reason if marker else text).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
 
 

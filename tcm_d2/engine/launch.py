@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from detectron2.engine import launch as launch_on_cuda
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
@@ -82,6 +81,9 @@ def launch(
     if dist_url == "auto":
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
     if use_cuda:
+        # Not at the top: child processes import this file first, and this import is long.
+        from detectron2.engine import launch as launch_on_cuda
+
         launch_on_cuda(
             _run_bound_to_parent,
             local_size,

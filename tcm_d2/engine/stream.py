@@ -138,10 +138,15 @@ class ResumableLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         stream = self._open_stream(self.start_iteration)
-        yield from build_detection_train_loader(
+        loader = build_detection_train_loader(
             stream,
             mapper=None,
             total_batch_size=stream.total_batch_size,
             aspect_ratio_grouping=False,
             num_workers=self._num_workers,
         )
+        # The iterator draws a seed for its workers from the global generator, in the first
+        # iteration after a resume; the model's dropout must not notice.
+        with isolated_seed(0):
+            batches = iter(loader)
+        yield from batches

@@ -122,7 +122,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
                 self.skipped_files[name] += 1
 
     def _non_finite(self, what: str, losses: dict[str, Tensor], batch: Batch) -> NonFiniteLossError:
-        values = {name: float(loss) for name, loss in losses.items()}
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
         facts = {
             "iteration": self.iter,
             "rank": comm.get_rank(),

@@ -3,32 +3,69 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Literal
 
-# A tower block is convolution, norm, activation in one nn.Sequential.
+HeadKind = Literal["fcos", "atss", "retinanet"]
+
+# Blocks of a tower in one nn.Sequential: convolution, norm, activation; without a norm (RetinaNet)
+# convolution, activation.
 _TOWER = re.compile(r"^(cls|reg)_convs\.(\d+)\.(conv|gn)\.(weight|bias)$")
 _TOWER_NAMES = {"cls": "class_tower", "reg": "box_tower"}
-_FCOS_NAMES = {
-    "conv_cls": "class_predictor",
-    "conv_reg": "distance_predictor",
-    "conv_angle": "angle_predictor",
-    "conv_centerness": "centerness_predictor",
-    "scale_angle": "angle_scale",
-    "scales": "distance_scales",
+_BLOCK_LENGTHS: dict[HeadKind, int] = {"fcos": 3, "atss": 3, "retinanet": 2}
+_NAMES: dict[HeadKind, dict[str, str]] = {
+    "fcos": {
+        "conv_cls": "class_predictor",
+        "conv_reg": "distance_predictor",
+        "conv_angle": "angle_predictor",
+        "conv_centerness": "centerness_predictor",
+        "scale_angle": "angle_scale",
+        "scales": "distance_scales",
+    },
+    "atss": {
+        "atss_cls": "class_predictor",
+        "atss_reg": "delta_predictor",
+        "atss_centerness": "centerness_predictor",
+        "scales": "delta_scales",
+    },
+    "retinanet": {"retina_cls": "class_predictor", "retina_reg": "delta_predictor"},
 }
+# The class predictor tells the heads apart.
+_MARKERS: dict[str, HeadKind] = {"conv_cls": "fcos", "atss_cls": "atss", "retina_cls": "retinanet"}
 
 
-def convert_fcos_head_name(name: str) -> str | None:
-    """Return our name of a rotated FCOS head's tensor, or None if it is not one.
+def find_head_kind(names: Iterable[str]) -> HeadKind | None:
+    """Return which head the names belong to, or None.
 
-    No value changes: the head regresses in the reference's own frame, and the coder converts.
+    Args:
+        names: names below ``bbox_head.``.
+    """
+    for name in names:
+        kind = _MARKERS.get(name.partition(".")[0])
+        if kind is not None:
+            return kind
+    return None
+
+
+def convert_head_name(name: str, kind: HeadKind) -> str | None:
+    """Return our name of a rotated head's tensor, or None if it is not one.
+
+    No value changes: the heads regress in the reference's own frame, and the coders convert.
 
     Args:
         name: name below ``bbox_head.``, such as ``cls_convs.0.conv.weight``.
+        kind: the head it belongs to.
     """
     tower = _TOWER.match(name)
     if tower is not None:
-        branch, block, kind, suffix = tower.groups()
-        layer = 3 * int(block) + (kind == "gn")
+        branch, block, layer_kind, suffix = tower.groups()
+        layer = _BLOCK_LENGTHS[kind] * int(block) + (layer_kind == "gn")
         return f"{_TOWER_NAMES[branch]}.{layer}.{suffix}"
     first, _, rest = name.partition(".")
-    return f"{_FCOS_NAMES[first]}.{rest}" if first in _FCOS_NAMES and rest else None
+    ours = _NAMES[kind].get(first)
+    return f"{ours}.{rest}" if ours is not None and rest else None
+
+
+def convert_fcos_head_name(name: str) -> str | None:
+    """Return our name of a rotated FCOS head's tensor, or None if it is not one."""
+    return convert_head_name(name, "fcos")

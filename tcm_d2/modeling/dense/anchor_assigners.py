@@ -4,6 +4,7 @@ Letters: N images, R anchors of one image, L levels, A anchors per cell, M groun
 images, S = L x A shapes of anchors, Q pairs (ground truth, anchor).
 
 Neither assigner ever holds all M x R pairs: only anchors near an object are looked at, in chunks.
+Boxes of any precision are taken as float32, the anchors' own, since "equal" depends on it.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class ATSSAssigner:
                 f"grid: ATSS expects 1 anchor per cell, got {grid.sides_wh.shape[1]}; set one "
                 "scale and one ratio"
             )
-        all_boxes = torch.cat(boxes)
+        all_boxes = torch.cat(boxes).float()
         first_key = _first_keys(boxes, len(grid.boxes))
         keys, owners, overlaps = [], [], []
         num_candidates = sum(min(self.topk, h * w) for h, w in grid.level_sizes_hw)
@@ -173,7 +174,7 @@ class MaxIoUAssigner:
             grid: the anchors of one image (the same for all N images).
             boxes: ground truths (M_i, 5) of each image, image pixels.
         """
-        all_boxes = torch.cat(boxes)
+        all_boxes = torch.cat(boxes).float()
         first_key = _first_keys(boxes, len(grid.boxes))
         if len(all_boxes) == 0:
             return AnchorAssignment(first_key, first_key, first_key)

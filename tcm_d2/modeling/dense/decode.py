@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -78,3 +79,29 @@ def make_instances(
     instances.scores = scores[keep]
     instances.pred_classes = classes[keep]
     return instances
+
+
+def detect(
+    candidates: Callable[[int], tuple[Tensor, Tensor, Tensor]],
+    image_sizes_hw: list[tuple[int, int]],
+    *,
+    nms_threshold: float,
+    max_detections: int,
+) -> list[Instances]:
+    """Return the detections of each image of a batch.
+
+    Args:
+        candidates: image index -> boxes (R, 5), scores (R,) and classes (R,) before NMS.
+        image_sizes_hw: size of each image; the frame of its boxes.
+        nms_threshold: see ``make_instances``.
+        max_detections: per image.
+    """
+    return [
+        make_instances(
+            *candidates(image),
+            image_size_hw=size_hw,
+            nms_threshold=nms_threshold,
+            max_detections=max_detections,
+        )
+        for image, size_hw in enumerate(image_sizes_hw)
+    ]

@@ -78,3 +78,8 @@ def centerness_targets(distances: Tensor) -> Tensor:
 def binary_cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the summed binary cross-entropy of ``logits`` (Q,) against ``targets`` (Q,)."""
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+
+
+def l1_loss_sum(pred: Tensor, targets: Tensor) -> Tensor:
+    """Return the summed absolute difference of ``pred`` and ``targets``, of one shape."""
+    return F.l1_loss(pred, targets.to(pred.dtype), reduction="sum")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tcm_d2.modeling.dense.anchors import PointGrid, make_point_grid
 from tcm_d2.modeling.dense.assigners import FCOSAssigner
 from tcm_d2.modeling.dense.coders import DistanceAnglePointCoder
-from tcm_d2.modeling.dense.decode import make_instances, select_candidates
+from tcm_d2.modeling.dense.decode import detect, select_candidates
 from tcm_d2.modeling.dense.losses import (
     binary_cross_entropy_sum,
     centerness_targets,
@@ -182,20 +182,12 @@ class RotatedFCOSHead(nn.Module):
             image_sizes_hw: size of each image without padding; the frame of the boxes.
         """
         grid = self._grid(output)
-        results = []
-        for image, size_hw in enumerate(image_sizes_hw):
-            boxes, scores, classes = self.candidates(output, grid, image)
-            results.append(
-                make_instances(
-                    boxes,
-                    scores,
-                    classes,
-                    image_size_hw=size_hw,
-                    nms_threshold=self.nms_threshold,
-                    max_detections=self.max_detections,
-                )
-            )
-        return results
+        return detect(
+            lambda image: self.candidates(output, grid, image),
+            image_sizes_hw,
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+        )
 
     def candidates(
         self, output: FCOSOutput, grid: PointGrid, image: int

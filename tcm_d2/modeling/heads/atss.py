@@ -1,0 +1,204 @@
+"""Rotated ATSS head.
+
+Letters: N images, K classes, R anchors of one image over all levels, M ground truths of one image,
+Q positive anchors of the batch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from detectron2.structures import Instances
+from torch import Tensor, nn
+
+from tcm_d2.modeling.dense.anchor_assigners import ATSSAssigner
+from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
+from tcm_d2.modeling.dense.decode import detect
+from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
+from tcm_d2.modeling.dense.losses import (
+    binary_cross_entropy_sum,
+    centerness_targets,
+    focal_loss_sum,
+    rotated_iou_loss,
+)
+from tcm_d2.modeling.dense.normalizers import mean_over_ranks
+from tcm_d2.modeling.dense.precision import at_least_float32
+from tcm_d2.modeling.heads.anchor_based import (
+    NUM_DELTAS,
+    anchor_candidates,
+    count_positives,
+    flatten_anchors,
+    make_anchor_grid,
+)
+from tcm_d2.modeling.heads.towers import Scale, bias_from_prior, make_predictor, make_tower
+from tcm_d2.structures.conversions import boxes_to_hboxes
+
+
+class ATSSOutput(NamedTuple):
+    """Raw outputs, one tensor per level.
+
+    Attributes:
+        class_logits: (N, K, H, W).
+        deltas: (N, 5, H, W) of the box from the cell's anchor, as in ``DeltaBoxCoder``.
+        centerness_logits: (N, 1, H, W).
+    """
+
+    class_logits: list[Tensor]
+    deltas: list[Tensor]
+    centerness_logits: list[Tensor]
+
+
+class RotatedATSSHead(nn.Module):
+    """Predict for the one anchor of every cell its class, a turned box and its centre-ness.
+
+    Quirks of the source (mmrotate's rotated ATSS head) that are kept for its weights: the anchors'
+    places and axes (``AnchorGenerator``); the centre-ness target is taken in the upright hull of
+    the turned box, not along the box's own axes as in FCOS; predicted centres are moved into the
+    image; an image without positive anchors counts as one positive in the normaliser.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        channels: int,
+        num_classes: int,
+        num_convs: int,
+        norm: str,
+        prior_prob: float,
+        anchor_generator: AnchorGenerator,
+        assigner: ATSSAssigner,
+        focal_loss_gamma: float,
+        focal_loss_alpha: float,
+        box_loss_mode: str,
+        box_loss_weight: float,
+        score_threshold: float,
+        topk_candidates: int,
+        nms_threshold: float,
+        max_detections: int,
+    ) -> None:
+        super().__init__()
+        if anchor_generator.num_anchors != 1:
+            raise ValueError(
+                f"anchor_generator: expected 1 anchor per cell, got {anchor_generator.num_anchors};"
+                " set one scale per octave and one ratio"
+            )
+        self.num_classes = num_classes
+        self.anchor_generator = anchor_generator
+        self.assigner = assigner
+        self.coder = DeltaBoxCoder()
+        self.focal_loss_gamma = focal_loss_gamma
+        self.focal_loss_alpha = focal_loss_alpha
+        self.box_loss_mode = box_loss_mode
+        self.box_loss_weight = box_loss_weight
+        self.score_threshold = score_threshold
+        self.topk_candidates = topk_candidates
+        self.nms_threshold = nms_threshold
+        self.max_detections = max_detections
+
+        self.class_tower = make_tower(in_channels, channels, num_convs=num_convs, norm=norm)
+        self.box_tower = make_tower(in_channels, channels, num_convs=num_convs, norm=norm)
+        self.class_predictor = make_predictor(
+            channels, num_classes, bias=bias_from_prior(prior_prob)
+        )
+        self.delta_predictor = make_predictor(channels, NUM_DELTAS, bias=0.0)
+        self.centerness_predictor = make_predictor(channels, 1, bias=0.0)
+        self.delta_scales = nn.ModuleList(Scale() for _ in anchor_generator.strides_px)
+
+    def forward(self, features: list[Tensor]) -> ATSSOutput:
+        """Return the raw outputs of each level.
+
+        Args:
+            features: one (N, C, H, W) map per level, in the order of the strides.
+        """
+        output = ATSSOutput([], [], [])
+        for feature, scale in zip(features, self.delta_scales, strict=True):
+            box_feature = self.box_tower(feature)
+            output.class_logits.append(self.class_predictor(self.class_tower(feature)))
+            output.deltas.append(at_least_float32(scale(self.delta_predictor(box_feature))))
+            output.centerness_logits.append(self.centerness_predictor(box_feature))
+        return output
+
+    def losses(
+        self, output: ATSSOutput, gt_boxes: list[Tensor], gt_classes: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """Return ``loss_cls``, ``loss_box`` and ``loss_centerness`` (scalars).
+
+        Args:
+            output: what ``forward`` returned.
+            gt_boxes: (M, 5) boxes of each image, image pixels.
+            gt_classes: (M,) int64 classes of each image.
+        """
+        grid = self.anchor_grid(output)
+        positives = self.assigner.assign(grid, gt_boxes)
+        location = positives.location_index
+        anchors = grid.boxes[location % len(grid.boxes)]  # (Q, 5)
+        target_boxes = torch.cat(gt_boxes)[positives.ground_truth_index]
+        target_classes = torch.cat(gt_classes)[positives.ground_truth_index]
+        target_centerness = centerness_targets(_upright_distances(anchors[:, :2], target_boxes))
+        num_positives = count_positives(location, len(gt_boxes), len(grid.boxes))
+        centerness_sum = mean_over_ranks(target_centerness.sum()).clamp(min=1)
+
+        deltas = flatten_anchors(output.deltas, NUM_DELTAS)[location]
+        pred_boxes = self.coder.decode(anchors, deltas)
+        box_loss = rotated_iou_loss(pred_boxes, target_boxes, mode=self.box_loss_mode)
+        box_loss = self.box_loss_weight * (box_loss * target_centerness).sum()
+        class_loss = focal_loss_sum(
+            at_least_float32(flatten_anchors(output.class_logits, self.num_classes)),
+            location,
+            target_classes,
+            gamma=self.focal_loss_gamma,
+            alpha=self.focal_loss_alpha,
+        )
+        centerness_logits = flatten_anchors(output.centerness_logits, 1)[location, 0]
+        centerness_loss = binary_cross_entropy_sum(
+            at_least_float32(centerness_logits), target_centerness.to(deltas.dtype)
+        )
+        return {
+            "loss_cls": class_loss / num_positives,
+            "loss_box": box_loss / centerness_sum,
+            "loss_centerness": centerness_loss / num_positives,
+        }
+
+    @torch.no_grad()
+    def predict(self, output: ATSSOutput, image_sizes_hw: list[tuple[int, int]]) -> list[Instances]:
+        """Return the detections of each image.
+
+        Args:
+            output: what ``forward`` returned.
+            image_sizes_hw: size of each image without padding; the frame of the boxes.
+        """
+        grid = self.anchor_grid(output)
+        return detect(
+            lambda image: self.candidates(output, grid, image, image_sizes_hw[image]),
+            image_sizes_hw,
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+        )
+
+    def candidates(
+        self, output: ATSSOutput, grid: AnchorGrid, image: int, image_size_hw: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return one image's boxes (Q, 5), scores (Q,) and classes (Q,) before NMS."""
+        return anchor_candidates(
+            [level[image] for level in output.class_logits],
+            [level[image] for level in output.deltas],
+            [level[image] for level in output.centerness_logits],
+            grid=grid,
+            coder=self.coder,
+            image_size_hw=image_size_hw,
+            num_classes=self.num_classes,
+            score_threshold=self.score_threshold,
+            topk=self.topk_candidates,
+        )
+
+    def anchor_grid(self, output: ATSSOutput) -> AnchorGrid:
+        """Return the anchors of one image of this output."""
+        return make_anchor_grid(self.anchor_generator, output.class_logits)
+
+
+def _upright_distances(points_xy: Tensor, boxes: Tensor) -> Tensor:
+    """Return the distances (Q, 4) left, top, right, bottom to the sides of the upright hulls."""
+    hulls = boxes_to_hboxes(boxes)
+    return torch.cat([points_xy - hulls[:, :2], hulls[:, 2:] - points_xy], dim=1)

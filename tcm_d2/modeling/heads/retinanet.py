@@ -1,0 +1,180 @@
+"""Rotated RetinaNet head.
+
+Letters: N images, K classes, A anchors per cell, R anchors of one image over all levels, M ground
+truths of one image, Q positive anchors of the batch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from detectron2.structures import Instances
+from torch import Tensor, nn
+
+from tcm_d2.modeling.dense.anchor_assigners import MaxIoUAssigner
+from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
+from tcm_d2.modeling.dense.decode import detect
+from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
+from tcm_d2.modeling.dense.losses import focal_loss_sum, l1_loss_sum
+from tcm_d2.modeling.dense.precision import at_least_float32
+from tcm_d2.modeling.heads.anchor_based import (
+    NUM_DELTAS,
+    anchor_candidates,
+    count_positives,
+    flatten_anchors,
+    make_anchor_grid,
+)
+from tcm_d2.modeling.heads.towers import bias_from_prior, make_predictor, make_tower
+
+
+class RetinaNetOutput(NamedTuple):
+    """Raw outputs, one tensor per level.
+
+    Attributes:
+        class_logits: (N, A * K, H, W), anchor by anchor.
+        deltas: (N, A * 5, H, W) of the boxes from their anchors, as in ``DeltaBoxCoder``.
+    """
+
+    class_logits: list[Tensor]
+    deltas: list[Tensor]
+
+
+class RotatedRetinaNetHead(nn.Module):
+    """Predict for every anchor its class and a turned box.
+
+    Quirks of the source (mmrotate's rotated RetinaNet head) that are kept for its weights: the
+    anchors' places and axes (``AnchorGenerator``); predicted centres are moved into the image; an
+    image without positive anchors counts as one positive in the normaliser. Unlike there, that
+    normaliser is the mean over ranks; with one process it is the same.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        channels: int,
+        num_classes: int,
+        num_convs: int,
+        norm: str,
+        prior_prob: float,
+        anchor_generator: AnchorGenerator,
+        assigner: MaxIoUAssigner,
+        focal_loss_gamma: float,
+        focal_loss_alpha: float,
+        box_loss_weight: float,
+        score_threshold: float,
+        topk_candidates: int,
+        nms_threshold: float,
+        max_detections: int,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.anchor_generator = anchor_generator
+        self.assigner = assigner
+        self.coder = DeltaBoxCoder()
+        self.focal_loss_gamma = focal_loss_gamma
+        self.focal_loss_alpha = focal_loss_alpha
+        self.box_loss_weight = box_loss_weight
+        self.score_threshold = score_threshold
+        self.topk_candidates = topk_candidates
+        self.nms_threshold = nms_threshold
+        self.max_detections = max_detections
+
+        num_anchors = anchor_generator.num_anchors
+        self.class_tower = make_tower(in_channels, channels, num_convs=num_convs, norm=norm)
+        self.box_tower = make_tower(in_channels, channels, num_convs=num_convs, norm=norm)
+        self.class_predictor = make_predictor(
+            channels, num_anchors * num_classes, bias=bias_from_prior(prior_prob)
+        )
+        self.delta_predictor = make_predictor(channels, num_anchors * NUM_DELTAS, bias=0.0)
+
+    def forward(self, features: list[Tensor]) -> RetinaNetOutput:
+        """Return the raw outputs of each level.
+
+        Args:
+            features: one (N, C, H, W) map per level, in the order of the strides.
+        """
+        if len(features) != len(self.anchor_generator.strides_px):
+            raise ValueError(
+                f"features: expected {len(self.anchor_generator.strides_px)} levels, got "
+                f"{len(features)}"
+            )
+        output = RetinaNetOutput([], [])
+        for feature in features:
+            output.class_logits.append(self.class_predictor(self.class_tower(feature)))
+            output.deltas.append(self.delta_predictor(self.box_tower(feature)))
+        return output
+
+    def losses(
+        self, output: RetinaNetOutput, gt_boxes: list[Tensor], gt_classes: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """Return ``loss_cls`` and ``loss_box`` (scalars).
+
+        Args:
+            output: what ``forward`` returned.
+            gt_boxes: (M, 5) boxes of each image, image pixels.
+            gt_classes: (M,) int64 classes of each image.
+        """
+        grid = self.anchor_grid(output)
+        assigned = self.assigner.assign(grid, gt_boxes)
+        location = assigned.location_index
+        anchors = grid.boxes[location % len(grid.boxes)]  # (Q, 5)
+        target_boxes = torch.cat(gt_boxes)[assigned.ground_truth_index]
+        target_classes = torch.cat(gt_classes)[assigned.ground_truth_index]
+        num_positives = count_positives(location, len(gt_boxes), len(grid.boxes))
+
+        deltas = at_least_float32(flatten_anchors(output.deltas, NUM_DELTAS)[location])
+        box_loss = l1_loss_sum(deltas, self.coder.encode(anchors, target_boxes))
+        logits = at_least_float32(flatten_anchors(output.class_logits, self.num_classes))
+        counted = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+        counted[assigned.ignored_index] = False
+        class_loss = focal_loss_sum(
+            logits[counted],
+            counted.cumsum(0)[location] - 1,
+            target_classes,
+            gamma=self.focal_loss_gamma,
+            alpha=self.focal_loss_alpha,
+        )
+        return {
+            "loss_cls": class_loss / num_positives,
+            "loss_box": self.box_loss_weight * box_loss / num_positives,
+        }
+
+    @torch.no_grad()
+    def predict(
+        self, output: RetinaNetOutput, image_sizes_hw: list[tuple[int, int]]
+    ) -> list[Instances]:
+        """Return the detections of each image.
+
+        Args:
+            output: what ``forward`` returned.
+            image_sizes_hw: size of each image without padding; the frame of the boxes.
+        """
+        grid = self.anchor_grid(output)
+        return detect(
+            lambda image: self.candidates(output, grid, image, image_sizes_hw[image]),
+            image_sizes_hw,
+            nms_threshold=self.nms_threshold,
+            max_detections=self.max_detections,
+        )
+
+    def candidates(
+        self, output: RetinaNetOutput, grid: AnchorGrid, image: int, image_size_hw: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return one image's boxes (Q, 5), scores (Q,) and classes (Q,) before NMS."""
+        return anchor_candidates(
+            [level[image] for level in output.class_logits],
+            [level[image] for level in output.deltas],
+            None,
+            grid=grid,
+            coder=self.coder,
+            image_size_hw=image_size_hw,
+            num_classes=self.num_classes,
+            score_threshold=self.score_threshold,
+            topk=self.topk_candidates,
+        )
+
+    def anchor_grid(self, output: RetinaNetOutput) -> AnchorGrid:
+        """Return the anchors of one image of this output."""
+        return make_anchor_grid(self.anchor_generator, output.class_logits)

@@ -8,25 +8,39 @@ import logging
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.synthetic import SyntheticConfig, SyntheticSummary, make_synthetic_dota
 
 
+class Preset(NamedTuple):
+    """Sizes of a data set and whether it is drawn by ``SyntheticConfig.easy``."""
+
+    num_train: int
+    num_val: int
+    image_size_px: int
+    easy: bool
+
+
+PRESETS = {"demo": Preset(96, 24, 512, True), "dota": Preset(120, 36, 1024, False)}
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", type=Path, help="output folder; gets train/ and val/")
-    parser.add_argument("--num-train", type=int, default=60, help="training images (default 60)")
-    parser.add_argument("--num-val", type=int, default=24, help="validation images (default 24)")
-    parser.add_argument("--image-size", type=int, default=512, help="side in px (default 512)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, required=True, help="gets train/ and val/")
     parser.add_argument(
-        "--difficulty",
-        choices=("easy", "dota"),
+        "--preset",
+        choices=sorted(PRESETS),
         default="dota",
-        help="easy: larger objects, milder degradation; dota: DOTA's size statistics (default)",
+        help="dota: DOTA's size statistics, 1024 px (default); "
+        "demo: larger objects and clearer pictures for a tiny detector, 512 px",
     )
+    parser.add_argument("--num-train", type=int, help="training images (demo: 96, dota: 120)")
+    parser.add_argument("--num-val", type=int, help="validation images (demo: 24, dota: 36)")
+    parser.add_argument("--image-size", type=int, help="side in px (demo: 512, dota: 1024)")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--objects-scale", type=float, help="factor on all object sizes")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="draw only these classes")
     parser.add_argument("--num-workers", type=int, help="processes (default: all cores)")
@@ -39,14 +53,16 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     start = time.perf_counter()
     try:
-        config = SyntheticConfig(image_size_px=args.image_size)
-        if args.difficulty == "easy":
-            config = SyntheticConfig.easy(image_size_px=args.image_size)
+        preset = PRESETS[args.preset]
+        image_size_px = preset.image_size_px if args.image_size is None else args.image_size
+        config = SyntheticConfig(image_size_px=image_size_px)
+        if preset.easy:
+            config = SyntheticConfig.easy(image_size_px=image_size_px)
         summary = make_synthetic_dota(
-            args.root,
-            num_train=args.num_train,
-            num_val=args.num_val,
-            image_size_px=args.image_size,
+            args.output,
+            num_train=preset.num_train if args.num_train is None else args.num_train,
+            num_val=preset.num_val if args.num_val is None else args.num_val,
+            image_size_px=image_size_px,
             seed=args.seed,
             config=config,
             objects_scale=args.objects_scale,

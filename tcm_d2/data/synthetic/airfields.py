@@ -41,7 +41,9 @@ def draw_airport(scene: Scene) -> None:
     row_step = 1.25 * long_px + 0.3 * long_px
     v = bottom - 0.55 * long_px
     while v > top + 0.4 * long_px:
-        _plane_row(scene, v, pitch_px=max(long_px, short_px) * rng.uniform(1.12, 1.3))
+        _plane_row(
+            scene, v, (-reach, reach), pitch_px=max(long_px, short_px) * rng.uniform(1.12, 1.3)
+        )
         lane_v = v - 0.5 * row_step
         line = scene.frame.points([[-reach, lane_v], [reach, lane_v]])
         canvas.stroke(line, _TAXI_YELLOW, width_px=0.9, alpha=0.8)
@@ -66,14 +68,15 @@ def _paint_runway(scene: Scene, v: float, *, width_px: float) -> None:
     canvas.reserve(quad)
 
 
-def _plane_row(scene: Scene, v: float, *, pitch_px: float) -> None:
-    """A row of stands: mostly one type of plane and one heading."""
+def _plane_row(scene: Scene, v: float, u_range: tuple[float, float], *, pitch_px: float) -> None:
+    """A row of stands from u_range[0] to u_range[1]: one type of plane, one heading."""
     rng, canvas = scene.rng, scene.canvas
     style = ("airliner", "prop", "fighter")[rng.choice(3, p=[0.62, 0.24, 0.14])]
     heading = (90.0 if scene.chance(0.5) else 270.0) + rng.choice([0.0, 0.0, 30.0, -30.0])
     long_px, short_px = scene.class_size("plane")
     across = style == "prop" and scene.chance(0.6)
-    for u in np.arange(-scene.reach + rng.uniform(0, pitch_px), scene.reach, pitch_px):
+    start = u_range[0] + rng.uniform(0.5, 1.0) * pitch_px
+    for u in np.arange(start, u_range[1] - 0.5 * pitch_px, pitch_px):
         lead = scene.frame.points([[u, v - 0.75 * pitch_px], [u, v + 0.3 * pitch_px]])
         canvas.stroke(lead, _TAXI_YELLOW, width_px=0.8, alpha=0.7)
         if not scene.chance(min(1.0, 0.8 * scene.config.density)):
@@ -123,7 +126,7 @@ def draw_heliport(scene: Scene) -> None:
     plane_pitch = 1.25 * scene.class_size("plane")[0]
     v = field[1] + 0.62 * plane_pitch
     if v + plane_pitch / 2 < 0.1 * reach:
-        _plane_row(scene, v, pitch_px=plane_pitch)
+        _plane_row(scene, v, (field[0], field[2]), pitch_px=plane_pitch)
         v += plane_pitch / 2
     v += 0.75 * pitch
     while v < field[3] - 0.4 * pitch:

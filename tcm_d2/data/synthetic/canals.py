@@ -35,9 +35,8 @@ def draw_canals(scene: Scene) -> None:
     roads_v = [v + band / 2 for v in np.arange(first, reach, band)]
     road_px = max(0.78 * bridge_short, 6.0)
     pitch = max(2.3 * ring_px, 2.6 * bridge_short, 80.0)
-    roads_u = np.arange(
-        -reach + rng.uniform(0.2, 0.9) * pitch, reach, pitch * rng.uniform(1.0, 1.35)
-    )
+    steps = rng.uniform(1.0, 1.5, size=int(2 * reach / pitch) + 1) * pitch
+    roads_u = -reach + rng.uniform(0.2, 0.9) * pitch + np.cumsum(steps) - steps[0]
     for v in roads_v:
         paint_road(
             scene.canvas,

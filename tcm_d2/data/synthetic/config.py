@@ -58,6 +58,8 @@ class SyntheticConfig:
         objects_scale: factor on all object sizes.
         size_spread: factor on the spread of sizes between scenes; 0 gives median sizes only.
         min_short_side_px: objects are enlarged, or left out, to keep their short side above this.
+        max_long_fraction: no object is longer than this part of the image's side (piers, bridges
+            and lorries excepted).
         max_aspect_ratio: piers and bridges are cut to this ratio.
         difficult_short_side_px: objects with a shorter short side are marked difficult.
         density: factor on the number of places (stalls, berths, stands) that are taken.
@@ -69,6 +71,7 @@ class SyntheticConfig:
     objects_scale: float = 1.0
     size_spread: float = 1.0
     min_short_side_px: float = 3.0
+    max_long_fraction: float = 0.45
     max_aspect_ratio: float = 36.0
     difficult_short_side_px: float = 8.0
     density: float = 1.0
@@ -80,7 +83,7 @@ class SyntheticConfig:
             raise ValueError(
                 f"image_size_px: expected an int of at least 128, got {self.image_size_px!r}"
             )
-        for name in ("objects_scale", "max_aspect_ratio"):
+        for name in ("objects_scale", "max_aspect_ratio", "max_long_fraction"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected a positive number, got {getattr(self, name)!r}")
         for name in ("size_spread", "density", "degradation", "min_short_side_px"):
@@ -96,13 +99,14 @@ class SyntheticConfig:
     def easy(cls, *, image_size_px: int, classes: Sequence[str] | None = None) -> SyntheticConfig:
         """Return settings for a small detector trained for minutes.
 
-        Short sides of at least 10 px, moderate spread of sizes, mild degradation, piers of at
-        most 1:5.
+        Short sides of at least 10 px, long sides of at most 0.28 of the image's (so that objects
+        fit into patches of half its side), mild degradation, piers of at most 1:5.
         """
         return cls(
             image_size_px=image_size_px,
             size_spread=0.35,
             min_short_side_px=10.0,
+            max_long_fraction=0.28,
             max_aspect_ratio=5.0,
             degradation=0.5,
             classes=tuple(DOTA_V1_CLASSES if classes is None else classes),

@@ -17,8 +17,6 @@ from tcm_d2.data.synthetic.surroundings import ROAD_COLORS
 MIN_VISIBLE_FRACTION = 0.6
 # Parts of the size spread that all classes of a scene share and that each class has to itself.
 _SHARED_SPREAD, _OWN_SPREAD = 0.75, 0.65
-# No object is longer than this part of the image's side (piers and bridges excepted).
-_MAX_LONG_FRACTION = 0.45
 # Scatter of single objects around their class's size in the scene (log-normal).
 _OBJECT_SPREAD = {"ship": 0.16, "large-vehicle": 0.12, "plane": 0.05, "swimming-pool": 0.15}
 # Part of scenes whose frame is parallel to the image's sides.
@@ -95,7 +93,7 @@ class Scene:
             aspect = max(1.0, stats.aspect * math.exp(stats.aspect_spread * scatter))
             aspect = min(aspect, config.max_aspect_ratio)
             long_px = stats.long_px * config.objects_scale * zoom
-            long_px = min(long_px, _MAX_LONG_FRACTION * config.image_size_px)
+            long_px = min(long_px, config.max_long_fraction * config.image_size_px)
             short_px = max(long_px / aspect, 1.08 * config.min_short_side_px)
             self._sizes[class_name] = (short_px * aspect, short_px)
         return self._sizes[class_name]

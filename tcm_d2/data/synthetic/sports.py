@@ -12,7 +12,8 @@ from tcm_d2.data.synthetic.surroundings import paint_hall, paint_lot, paint_road
 
 _FACILITIES = (
     "ground-track-field", "baseball-diamond", "basketball-court", "soccer-ball-field",
-    "tennis-court", "ground-track-field", "baseball-diamond", "swimming-pool", "tennis-court",
+    "tennis-court", "ground-track-field", "baseball-diamond", "basketball-court",
+    "swimming-pool", "tennis-court",
 )  # fmt: skip
 
 

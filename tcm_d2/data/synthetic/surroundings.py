@@ -194,12 +194,11 @@ def paint_crop_fields(
         width = rng.uniform(60, 170)
         color = np.array(tones[rng.integers(len(tones))]) + rng.uniform(-10, 10)
         end = min(u1, u + width - rng.uniform(2, 5))
-        canvas.fill(frame.rect(u, v0, end, v1), tuple(color), alpha=0.75)
+        canvas.fill(frame.rect(u, v0, end, v1), tuple(color))
         for furrow in np.arange(u + 3, end, rng.uniform(4, 9)):
             canvas.stroke(
                 frame.points([[furrow, v0], [furrow, v1]]),
-                tuple(color * 0.86),
-                width_px=0.6,
-                alpha=0.35,
+                tuple(color * 0.94),
+                width_px=0.5,
             )
         u += width

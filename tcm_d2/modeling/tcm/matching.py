@@ -54,9 +54,9 @@ def masked_score_map_loss(
 ) -> Tensor:
     """Return the mean binary cross-entropy inside given masks, a scalar.
 
-    Deliberate difference from the published code: that takes the logarithm of a float32 sigmoid,
-    which is cut at -100 and has no gradient for scores above 16.6 (a temperature below 0.06 makes
-    such); here the logits are used. Below, the two agree.
+    As in the published code the sigmoid is taken first and its logarithm cut at -100: scores above
+    16.6 saturate in float32 and have no gradient. At the published temperature no score passes
+    1 / 0.07 = 14.3.
 
     Args:
         score_map_NKHW: logits; resized bilinearly to the masks' size.
@@ -69,9 +69,11 @@ def masked_score_map_loss(
         score_map_NKHW, size=class_masks.shape[-2:], mode="bilinear", align_corners=False
     )
     inside = object_masks[:, None].expand_as(logits).to(logits.dtype)
-    cost = F.binary_cross_entropy_with_logits(
-        logits, class_masks.to(logits.dtype), weight=inside, reduction="sum"
-    )
+    # Autocast refuses this loss because half precision would saturate it; these are float32.
+    with torch.autocast(logits.device.type, enabled=False):
+        cost = F.binary_cross_entropy(
+            logits.sigmoid(), class_masks.to(logits.dtype), weight=inside, reduction="sum"
+        )
     return cost / (inside.sum() + MASK_SUM_EPS)
 
 

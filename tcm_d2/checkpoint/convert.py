@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from tcm_d2.checkpoint.head_names import convert_fcos_head_name
+from tcm_d2.checkpoint.head_names import HeadKind, convert_head_name, find_head_kind
 
 # The neck takes res3 .. res5; the reference keeps the extra levels' convolutions in the same list.
 NUM_NECK_INPUTS = 3
@@ -55,8 +55,10 @@ def convert_mmrotate_state_dict(state_dict: Mapping[str, Tensor]) -> ConvertedSt
         state_dict: tensors by the reference's names.
     """
     converted, dead, unknown = {}, [], []
+    head_names = [n.removeprefix(_HEAD_PREFIX) for n in state_dict if n.startswith(_HEAD_PREFIX)]
+    head_kind = find_head_kind(head_names) or "fcos"
     for name, tensor in state_dict.items():
-        our_name = convert_mmrotate_name(name)
+        our_name = convert_mmrotate_name(name, head_kind)
         if our_name is not None:
             is_context = name == "contexts" and tensor.dim() == 3
             converted[our_name] = tensor.squeeze(0) if is_context else tensor
@@ -67,11 +69,12 @@ def convert_mmrotate_state_dict(state_dict: Mapping[str, Tensor]) -> ConvertedSt
     return ConvertedStateDict(converted, dead, unknown)
 
 
-def convert_mmrotate_name(name: str) -> str | None:
+def convert_mmrotate_name(name: str, head_kind: HeadKind = "fcos") -> str | None:
     """Return our name of a tensor, or None if it is dead there (see DEAD_PREFIXES) or unknown.
 
     Args:
         name: the reference's name, such as ``backbone.visual.conv1.weight``.
+        head_kind: the model's head; one name can mean different tensors in different heads.
     """
     if name in _SINGLE_NAMES:
         return _SINGLE_NAMES[name]
@@ -79,7 +82,7 @@ def convert_mmrotate_name(name: str) -> str | None:
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
     if name.startswith(_HEAD_PREFIX):
-        head_name = convert_fcos_head_name(name.removeprefix(_HEAD_PREFIX))
+        head_name = convert_head_name(name.removeprefix(_HEAD_PREFIX), head_kind)
         return None if head_name is None else f"head.{head_name}"
     return _convert_neck_name(name) or _convert_decoder_name(name)
 

@@ -126,6 +126,18 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # last level has none).
     cfg.MODEL.ROTATED_HEAD.CENTER_SAMPLING_RADIUS = 1.5
     cfg.MODEL.ROTATED_HEAD.REGRESS_RANGE_BOUNDS_PX = [64, 128, 256, 512]
+    # ATSS and RetinaNet: side of the smallest square anchor in strides; sizes 2^(i / n) per octave;
+    # heights / widths. ATSS takes one anchor per cell.
+    cfg.MODEL.ROTATED_HEAD.ANCHOR_SIDE_STRIDES = 4.0
+    cfg.MODEL.ROTATED_HEAD.ANCHOR_SCALES_PER_OCTAVE = 1
+    cfg.MODEL.ROTATED_HEAD.ANCHOR_RATIOS = [1.0]
+    # ATSS: candidates per object and level.
+    cfg.MODEL.ROTATED_HEAD.ATSS_TOPK = 9
+    # RetinaNet: an anchor is positive from the first IoU on and negative below the second; an
+    # object's best anchors are positive if their IoU is at least the third.
+    cfg.MODEL.ROTATED_HEAD.POSITIVE_IOU_THRESH = 0.5
+    cfg.MODEL.ROTATED_HEAD.NEGATIVE_IOU_THRESH = 0.4
+    cfg.MODEL.ROTATED_HEAD.MIN_POSITIVE_IOU = 0.0
 
     # CLIP's normalisation, on RGB values in 0..255.
     cfg.MODEL.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]

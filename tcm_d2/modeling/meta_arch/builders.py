@@ -10,8 +10,12 @@ from torch import nn
 
 from tcm_d2.modeling.clip.text import format_prompts
 from tcm_d2.modeling.clip.weights import CLIPConfig, build_clip_towers
+from tcm_d2.modeling.dense.anchor_assigners import ATSSAssigner, MaxIoUAssigner
+from tcm_d2.modeling.dense.anchors import AnchorGenerator
 from tcm_d2.modeling.dense.assigners import FCOSAssigner
+from tcm_d2.modeling.heads.atss import RotatedATSSHead
 from tcm_d2.modeling.heads.fcos import RotatedFCOSHead
+from tcm_d2.modeling.heads.retinanet import RotatedRetinaNetHead
 from tcm_d2.modeling.meta_arch.one_stage import RotatedOneStageDetector
 from tcm_d2.modeling.neck.fpn import RotatedFPN
 from tcm_d2.modeling.tcm.tcm import TCM
@@ -30,6 +34,36 @@ class TCMRotatedFCOS(RotatedOneStageDetector):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the constructor's arguments for a Detectron2 configuration."""
         return {**detector_parts(cfg), "head": fcos_head(cfg)}
+
+
+@META_ARCH_REGISTRY.register()
+class TCMRotatedATSS(RotatedOneStageDetector):
+    """TCM with the rotated ATSS head."""
+
+    @configurable
+    def __init__(self, **parts: Any) -> None:
+        """Take the same arguments as RotatedOneStageDetector, or a configuration."""
+        super().__init__(**parts)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the constructor's arguments for a Detectron2 configuration."""
+        return {**detector_parts(cfg), "head": atss_head(cfg)}
+
+
+@META_ARCH_REGISTRY.register()
+class TCMRotatedRetinaNet(RotatedOneStageDetector):
+    """TCM with the rotated RetinaNet head."""
+
+    @configurable
+    def __init__(self, **parts: Any) -> None:
+        """Take the same arguments as RotatedOneStageDetector, or a configuration."""
+        super().__init__(**parts)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the constructor's arguments for a Detectron2 configuration."""
+        return {**detector_parts(cfg), "head": retinanet_head(cfg)}
 
 
 def detector_parts(cfg: CfgNode) -> dict[str, Any]:
@@ -130,4 +164,64 @@ def fcos_head(cfg: CfgNode) -> RotatedFCOSHead:
         topk_candidates=head.TOPK_CANDIDATES,
         nms_threshold=head.NMS_THRESH,
         max_detections=head.MAX_DETECTIONS,
+    )
+
+
+def atss_head(cfg: CfgNode) -> RotatedATSSHead:
+    """Return the rotated ATSS head for a configuration."""
+    head = cfg.MODEL.ROTATED_HEAD
+    return RotatedATSSHead(
+        in_channels=cfg.MODEL.ROTATED_FPN.OUT_CHANNELS,
+        channels=head.CHANNELS,
+        num_classes=head.NUM_CLASSES,
+        num_convs=head.NUM_CONVS,
+        norm=head.NORM,
+        prior_prob=head.PRIOR_PROB,
+        anchor_generator=anchor_generator(cfg),
+        assigner=ATSSAssigner(topk=head.ATSS_TOPK),
+        focal_loss_gamma=head.FOCAL_LOSS_GAMMA,
+        focal_loss_alpha=head.FOCAL_LOSS_ALPHA,
+        box_loss_mode=head.BOX_LOSS_MODE,
+        box_loss_weight=head.BOX_LOSS_WEIGHT,
+        score_threshold=head.SCORE_THRESH,
+        topk_candidates=head.TOPK_CANDIDATES,
+        nms_threshold=head.NMS_THRESH,
+        max_detections=head.MAX_DETECTIONS,
+    )
+
+
+def retinanet_head(cfg: CfgNode) -> RotatedRetinaNetHead:
+    """Return the rotated RetinaNet head for a configuration."""
+    head = cfg.MODEL.ROTATED_HEAD
+    return RotatedRetinaNetHead(
+        in_channels=cfg.MODEL.ROTATED_FPN.OUT_CHANNELS,
+        channels=head.CHANNELS,
+        num_classes=head.NUM_CLASSES,
+        num_convs=head.NUM_CONVS,
+        norm=head.NORM,
+        prior_prob=head.PRIOR_PROB,
+        anchor_generator=anchor_generator(cfg),
+        assigner=MaxIoUAssigner(
+            positive_iou=head.POSITIVE_IOU_THRESH,
+            negative_iou=head.NEGATIVE_IOU_THRESH,
+            min_positive_iou=head.MIN_POSITIVE_IOU,
+        ),
+        focal_loss_gamma=head.FOCAL_LOSS_GAMMA,
+        focal_loss_alpha=head.FOCAL_LOSS_ALPHA,
+        box_loss_weight=head.BOX_LOSS_WEIGHT,
+        score_threshold=head.SCORE_THRESH,
+        topk_candidates=head.TOPK_CANDIDATES,
+        nms_threshold=head.NMS_THRESH,
+        max_detections=head.MAX_DETECTIONS,
+    )
+
+
+def anchor_generator(cfg: CfgNode) -> AnchorGenerator:
+    """Return the anchors of ATSS or RetinaNet for a configuration."""
+    head = cfg.MODEL.ROTATED_HEAD
+    return AnchorGenerator(
+        strides_px=head.STRIDES_PX,
+        base_side_strides=head.ANCHOR_SIDE_STRIDES,
+        scales_per_octave=head.ANCHOR_SCALES_PER_OCTAVE,
+        ratios=head.ANCHOR_RATIOS,
     )

@@ -116,14 +116,11 @@ def detector_parts(cfg: CfgNode) -> dict[str, Any]:
 
 
 def clip_config(cfg: CfgNode) -> CLIPConfig:
-    """Return what the CLIP towers are built from.
-
-    CLIP's own weights are read only where ``MODEL.WEIGHTS`` does not bring a whole detector.
-    """
+    """Return what the CLIP towers are built from."""
     clip, tcm = cfg.MODEL.CLIP, cfg.MODEL.TCM
     return CLIPConfig(
         name=clip.NAME,
-        weights="" if cfg.MODEL.WEIGHTS else clip.WEIGHTS,
+        weights=clip.WEIGHTS,
         embed_dim=clip.EMBED_DIM,
         vision_layers=clip.VISION_LAYERS,
         vision_width=clip.VISION_WIDTH,

@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+"""Make the embedded data set, train a small detector on it, evaluate, and draw what it found.
+
+Every step is a command that works alone; each is printed before it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
+from tcm_d2.data.dota.labels import read_label
+from tcm_d2.data.images import read_image
+from tcm_d2.evaluation.submission import ClassDetections, read_task1
+from tcm_d2.structures.conversions import quads_to_boxes
+from tcm_d2.visualize.draw import draw_comparison, make_contact_sheet, save_image
+
+TOOLS_DIR = Path(__file__).resolve().parent
+CONFIGS_DIR = TOOLS_DIR.parent / "configs"
+NUM_PICTURES = 12
+PATCH_SIZE_PX, PATCH_GAP_PX = 256, 64
+SCORE_THRESHOLD = 0.3
+
+
+def main() -> None:
+    args = parse_args()
+    config = CONFIGS_DIR / f"embedded_{args.model}.yaml"
+    if not config.is_file():
+        known = ", ".join(sorted(p.stem[9:] for p in CONFIGS_DIR.glob("embedded_*.yaml")))
+        sys.exit(f"--model: no embedded configuration for {args.model!r}; known: {known}")
+    if args.fresh and args.output.exists():
+        shutil.rmtree(args.output)
+    args.output.mkdir(parents=True, exist_ok=True)
+    data_dir, run_dir = args.output / "data", args.output / args.model
+    started = time.perf_counter()
+    make_data(data_dir, args.seed)
+    weights = run_dir / "model_final.pth"
+    patch_dirs = [
+        f"embedded_{split}={data_dir / f'{split}_patches'}={data_dir / split / 'labelTxt'}"
+        for split in ("train", "val")
+    ]
+    overrides = [
+        *("DATASETS.PATCH_DIRS", repr(patch_dirs)),
+        *("DATASETS.TRAIN", "('embedded_train',)"),
+        *("DATASETS.TEST", "('embedded_val',)"),
+        *("SEED", str(args.seed)),
+        *("OUTPUT_DIR", str(run_dir)),
+        *args.overrides,
+    ]
+    command = ["train_net.py", "--config-file", str(config)]
+    if weights.is_file():
+        print(f"\nusing the detector trained before ({weights}); --fresh trains again", flush=True)
+        run_tool(*command, "--eval-only", *overrides, "MODEL.WEIGHTS", str(weights))
+    else:
+        run_tool(*command, "--resume", *overrides)
+    result_dir = run_dir / "inference" / "embedded_val"
+    table = ap_table(result_dir / "ap.json")
+    (args.output / "ap.md").write_text(table, encoding="utf-8")
+    pictures = draw_pictures(data_dir / "val", result_dir / "Task1", args.output / "pictures")
+    minutes = (time.perf_counter() - started) / 60
+    print(f"\n{table}\nAP table      {args.output / 'ap.md'}")
+    print(f"pictures      {pictures} (green: found, blue: missed, red: false)")
+    print(f"detector      {weights}")
+    print(f"took {minutes:.1f} minutes", flush=True)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="tcm_fcos", help="stem of configs/embedded_*.yaml")
+    parser.add_argument("--output", type=Path, default=Path("output/demo"))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--fresh", action="store_true", help="delete the output and start again")
+    parser.add_argument("overrides", nargs="*", help="KEY VALUE pairs for train_net.py")
+    return parser.parse_args()
+
+
+def run_tool(script: str, *arguments: str) -> None:
+    """Run one of the command lines beside this file; stop with its exit status if it fails."""
+    command = [sys.executable, str(TOOLS_DIR / script), *arguments]
+    print("\n$ python tools/" + shlex.join([script, *arguments]), flush=True)
+    status = subprocess.run(command, check=False).returncode
+    if status != 0:
+        sys.exit(status)
+
+
+def make_data(data_dir: Path, seed: int) -> None:
+    """Render the scenes and split them into patches, unless a finished copy stands there."""
+    done = data_dir / f"complete_seed{seed}"
+    if done.is_file():
+        print(f"using the data set in {data_dir}", flush=True)
+        return
+    run_tool(
+        "make_synthetic_dota.py",
+        *("--output", str(data_dir), "--preset", "demo", "--seed", str(seed)),
+    )
+    for split in ("train", "val"):
+        run_tool(
+            "split_dota.py",
+            *("--image-dirs", str(data_dir / split / "images")),
+            *("--label-dirs", str(data_dir / split / "labelTxt")),
+            *("--out", str(data_dir / f"{split}_patches")),
+            *("--size", str(PATCH_SIZE_PX), "--gap", str(PATCH_GAP_PX)),
+        )
+    done.touch()
+
+
+def ap_table(path: Path) -> str:
+    """Return the AP table of an evaluation as Markdown."""
+    result = json.loads(path.read_text(encoding="utf-8"))
+    lines = ["| class | AP50 | ground truths | detections |", "|---|---|---|---|"]
+    for name, row in result["classes"].items():
+        ap = "-" if row["ap"] is None else f"{100 * row['ap']:.1f}"
+        lines.append(f"| {name} | {ap} | {row['num_ground_truths']} | {row['num_detections']} |")
+    lines.append(f"| **mean** | **{100 * result['mean_ap']:.1f}** | | |")
+    return "\n".join(lines) + "\n"
+
+
+def draw_pictures(split_dir: Path, task1_dir: Path, picture_dir: Path) -> Path:
+    """Draw found, missed and false boxes on the held-out images; return the overview's path."""
+    detections = read_task1(task1_dir)
+    picture_dir.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for image_path in sorted((split_dir / "images").glob("*.png"))[:NUM_PICTURES]:
+        label = read_label(split_dir / "labelTxt" / f"{image_path.stem}.txt")
+        gt_quads = np.array([o.quad for o in label.objects], np.float32).reshape(-1, 4, 2)
+        boxes, scores, classes = boxes_of_image(detections, image_path.stem)
+        picture = draw_comparison(
+            read_image(image_path, channel_order="RGB"),
+            quads_to_boxes(gt_quads),
+            [DOTA_V1_CLASSES.index(o.class_name) for o in label.objects],
+            boxes,
+            classes,
+            scores,
+            class_names=DOTA_V1_CLASSES,
+            gt_difficult=[o.difficult != 0 for o in label.objects],
+            score_threshold=SCORE_THRESHOLD,
+        )
+        save_image(picture_dir / image_path.name, picture)
+        pictures.append(picture)
+    overview = picture_dir / "overview.png"
+    save_image(overview, make_contact_sheet(pictures, columns=4))
+    return overview
+
+
+def boxes_of_image(
+    detections: dict[str, ClassDetections], image_id: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return one image's boxes (M, 5), scores (M,) and class indices (M,)."""
+    quads, scores, classes = [], [], []
+    for name, rows in detections.items():
+        here = np.array([row_id == image_id for row_id in rows.image_ids], dtype=bool)
+        quads.append(np.asarray(rows.quads)[here].reshape(-1, 4, 2))
+        scores.append(np.asarray(rows.scores)[here])
+        classes.append(np.full(here.sum(), DOTA_V1_CLASSES.index(name)))
+    boxes = quads_to_boxes(np.concatenate(quads).astype(np.float32))
+    return boxes, np.concatenate(scores), np.concatenate(classes)
+
+
+if __name__ == "__main__":
+    main()

@@ -104,7 +104,7 @@ $(STAMPS)/torch: $(STAMPS)/venv
 	  echo "==> torch and torchvision are installed already"; \
 	else \
 	  echo "==> installing $(TORCH_SPEC) (the largest download: about 2 to 5 minutes)"; \
-	  $(PIP_INSTALL) $(TORCH_SPEC) "setuptools>=77" wheel ninja packaging numpy </dev/null || { \
+	  $(PIP_INSTALL) --no-compile $(TORCH_SPEC) "setuptools>=77" wheel ninja packaging numpy </dev/null || { \
 	    echo "error: torch could not be installed; is the package registry reachable, and is there"; \
 	    echo "a torch for this Python? Choose another with: make TORCH_SPEC=\"torch==2.8.* torchvision\" ..."; exit 1; }; \
 	fi

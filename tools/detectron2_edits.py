@@ -7,6 +7,7 @@ row does not apply exactly that often, so a changed source is noticed instead of
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -215,3 +216,8 @@ def describe_edits() -> str:
     lines = [f"{edit.file}: {edit.times} x {edit.reason}" for edit in EDITS]
     lines += [f"{new.file}: added; {new.reason}" for new in NEW_FILES]
     return "\n".join(lines)
+
+
+def edits_digest() -> str:
+    """Return a short digest of the edits, to tell an installation made with other ones."""
+    return hashlib.sha256(repr((EDITS, NEW_FILES)).encode()).hexdigest()[:16]

@@ -29,7 +29,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from detectron2_edits import EditError, apply_edits, describe_edits
+from detectron2_edits import EditError, apply_edits, describe_edits, edits_digest
 
 SOURCE_NAME = "pb1-detectron2"
 SOURCE_VERSION = "0.6"
@@ -60,6 +60,12 @@ REQUIREMENTS = (
     "hydra-core>=1.1",
     "packaging",
 )
+
+# Upstream leaves the choice of the OpenCV distribution to the user; so does this, where cv2 exists.
+OPENCV = "opencv-python-headless"
+
+# In the wheel's dist-info folder: the digest of the edits, then one line for each.
+EDITS_FILE = "TCM_D2_EDITS"
 
 # Folders of the source that upstream's own setup.py packs under detectron2.projects.
 PROJECTS = {
@@ -104,11 +110,15 @@ class InstallError(RuntimeError):
 
 
 class FoundDetectron2(NamedTuple):
-    """A Detectron2 of this Python: `error` is empty when it can be imported."""
+    """A Detectron2 of this Python: `error` is empty when it can be imported.
+
+    `own_digest` is the digest of the edits if this tool installed it, else empty.
+    """
 
     version: str
     location: str
     error: str
+    own_digest: str = ""
 
 
 def say(message: str) -> None:
@@ -147,6 +157,10 @@ def find_detectron2() -> FoundDetectron2 | None:
         "spec = u.find_spec('detectron2')\n"
         "if spec is None or spec.origin is None: sys.exit(3)\n"
         "print('@', spec.origin)\n"
+        "import importlib.metadata as m\n"
+        f"try: text = m.distribution('detectron2').read_text({EDITS_FILE!r}) or ''\n"
+        "except m.PackageNotFoundError: text = ''\n"
+        "print('@', text.partition('\\n')[0])\n"
         "import detectron2, detectron2.config, detectron2.engine, detectron2.structures\n"
         "print('@', detectron2.__version__)\n"
     )
@@ -156,7 +170,14 @@ def find_detectron2() -> FoundDetectron2 | None:
     facts = [line[2:] for line in result.stdout.splitlines() if line.startswith("@ ")]
     error = result.stdout.strip().splitlines()[-1] if result.returncode else ""
     location = str(Path(facts[0]).parent) if facts else "unknown place"
-    return FoundDetectron2(facts[1] if len(facts) > 1 else "unknown", location, error)
+    facts += [""] * (3 - len(facts))
+    return FoundDetectron2(facts[2] or "unknown version", location, error, facts[1])
+
+
+def find_requirements() -> list[str]:
+    """Return what pip is asked to install beside Detectron2."""
+    has_cv2 = run_python("-c", "import cv2").returncode == 0
+    return [*REQUIREMENTS] if has_cv2 else [*REQUIREMENTS, OPENCV]
 
 
 def verify_sha256(path: Path, expected: str = SOURCE_SHA256) -> None:
@@ -233,8 +254,9 @@ def build_wheel(source_dir: Path, wheel_dir: Path) -> Path:
         "Summary: Detectron2 (Python files only), repackaged with compatibility edits\n"
         f"License: Apache-2.0\nRequires-Python: >=3.8\n{requires}\n"
         f"Repackaged from {SOURCE_NAME} {SOURCE_VERSION}, sha256 {SOURCE_SHA256}.\n"
-        f"Edits:\n\n{describe_edits()}\n"
+        f"The edits are listed in {EDITS_FILE} beside this file.\n"
     ).encode()
+    files[f"{info}/{EDITS_FILE}"] = f"{edits_digest()}\n{describe_edits()}\n".encode()
     files[f"{info}/WHEEL"] = (
         b"Wheel-Version: 1.0\nGenerator: tcm_d2\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     )
@@ -265,6 +287,11 @@ def self_check() -> None:
 def install(*, sdist: Path | None, force: bool) -> None:
     """Install Detectron2 where missing (or always with `force`), then run the self-check."""
     found = find_detectron2()
+    if found is not None and found.own_digest:
+        if found.error or found.own_digest != edits_digest():
+            why = found.error or "it was made with other edits"
+            say(f"renewing the Detectron2 that this tool installed: {why}")
+            force = True
     if found is not None and not force:
         if found.error:
             raise InstallError(
@@ -283,7 +310,7 @@ def install(*, sdist: Path | None, force: bool) -> None:
         say("compatibility edits applied:\n  " + describe_edits().replace("\n", "\n  "))
         wheel = build_wheel(source_dir, work_dir / "wheel")
         say("installing its requirements ...")
-        run_pip("install", *REQUIREMENTS, what="installing Detectron2's requirements")
+        run_pip("install", *find_requirements(), what="installing Detectron2's requirements")
         run_pip(
             *("install", "--no-deps", "--no-index", "--force-reinstall", str(wheel)),
             what="installing the repackaged Detectron2",

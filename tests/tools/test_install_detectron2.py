@@ -142,6 +142,26 @@ def test_a_broken_detectron2_is_reported_not_replaced(
     assert "--force" in message
 
 
+@pytest.mark.parametrize(("error", "has_current_edits"), [("ImportError: x", True), ("", False)])
+def test_its_own_installation_is_renewed_when_broken_or_made_with_other_edits(
+    installer: ModuleType,
+    edits: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    error: str,
+    has_current_edits: bool,
+) -> None:
+    digest = edits.edits_digest() if has_current_edits else "0123456789abcdef"
+    found = installer.FoundDetectron2("0.6", "/x/detectron2", error, digest)
+
+    def refuse(path: Path) -> None:
+        raise installer.InstallError(f"would install {path}")
+
+    monkeypatch.setattr(installer, "find_detectron2", lambda: found)
+    monkeypatch.setattr(installer, "verify_sha256", refuse)
+    with pytest.raises(installer.InstallError, match=r"would install a\.tar\.gz"):
+        installer.install(sdist=Path("a.tar.gz"), force=False)
+
+
 def test_a_member_outside_the_target_folder_is_refused(
     tmp_path: Path, installer: ModuleType
 ) -> None:
@@ -167,6 +187,7 @@ def test_the_wheel_holds_the_edited_files_projects_and_their_record(
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         record = archive.read("detectron2-0.6.dist-info/RECORD").decode().splitlines()
+        edits_text = archive.read("detectron2-0.6.dist-info/TCM_D2_EDITS").decode()
         metadata = archive.read("detectron2-0.6.dist-info/METADATA").decode()
     assert {
         "detectron2/__init__.py",
@@ -176,6 +197,7 @@ def test_the_wheel_holds_the_edited_files_projects_and_their_record(
     } <= names
     assert {row.split(",")[0] for row in record} == names
     assert installer.SOURCE_SHA256 in metadata
+    assert edits.edits_digest() == edits_text.splitlines()[0]
     assert "black" not in [row for row in metadata.splitlines() if row.startswith("Requires-Dist")]
 
 

@@ -37,6 +37,7 @@ class LegendEntry(NamedTuple):
 def auto_line_width(image_hw: tuple[int, int], quads: np.ndarray) -> int:
     """Return a line width that suits the picture's size and its boxes (M, 4, 2)."""
     by_image = max(1, round(min(image_hw) / 450))
+    quads = quads[np.isfinite(quads).all(axis=(1, 2))]
     if not len(quads):
         return by_image
     sides = np.hypot(*np.moveaxis(quads - np.roll(quads, 1, axis=1), -1, 0))  # (M, 4)
@@ -230,4 +231,5 @@ def _fixed(points: np.ndarray) -> np.ndarray:
     """Return fixed-point coordinates whose integers are pixel centres, as OpenCV wants them."""
     limit = 2.0**26 / (1 << _SHIFT)
     points = np.clip(points - 0.5, -limit, limit)
-    return np.rint(points * (1 << _SHIFT)).astype(np.int32)
+    fixed: np.ndarray = np.rint(points * (1 << _SHIFT)).astype(np.int32)
+    return fixed

@@ -53,6 +53,8 @@ __all__ = [
 ]
 
 LabelMode = Literal["auto", "always", "never"]
+# When fewer of the labels find room, the legend names the classes with more boxes than this.
+_CROWDED_FRACTION, _MAX_RARE = 0.6, 10
 LABEL_MODES: tuple[str, ...] = ("auto", "always", "never")
 
 
@@ -118,7 +120,7 @@ def draw_boxes(
     if headings:
         draw_headings(image, quads, colors, line_width_px=width)
     busy = busy_mask(image.shape[:2], quads)
-    texts = _texts(classes if labels is not None else None, class_names, values)
+    texts = _texts(num_boxes, None if labels is None else classes, class_names, values)
     wanted = sum(bool(text) for text in texts)
     order = np.argsort(-(_areas(quads) if values is None else values), kind="stable")
     if legend or (legend is None and label_mode == "auto" and labels is not None):
@@ -127,7 +129,10 @@ def draw_boxes(
             rehearsal, quads, texts, colors, busy=busy.copy(), order=order, force=False
         )
         if legend or written < wanted:
-            draw_legend(image, _class_entries(classes, class_names), busy=busy)
+            drawn = draw_legend(image, _class_entries(classes, class_names), busy=busy)
+            if drawn and label_mode == "auto" and written < _CROWDED_FRACTION * wanted:
+                is_rare = np.bincount(classes)[classes] <= _MAX_RARE
+                texts = [text if rare else "" for text, rare in zip(texts, is_rare)]
     if label_mode != "never":
         place_labels(
             image, quads, texts, colors, busy=busy, order=order, force=label_mode == "always"
@@ -235,7 +240,8 @@ def draw_comparison(
     difficult = np.zeros(len(gt), bool)
     if gt_difficult is not None:
         difficult = np.asarray(gt_difficult).astype(bool)
-    missed = gt[~outcome.is_found & ~difficult]
+    is_missed = ~outcome.is_found & ~difficult
+    missed = gt[is_missed]
     false = ~outcome.is_hit & ~outcome.is_ignored
     width = checked_line_width(line_width_px, image, np.concatenate([gt, pred]))
     layers = (
@@ -259,8 +265,8 @@ def draw_comparison(
         draw_legend(image, entries, busy=busy)
     if label_mode != "never":
         named = np.concatenate([pred[false], missed])
-        texts = _texts(pred_labels[false], class_names, scores[false])
-        texts += _texts(gt_labels[~outcome.is_found & ~difficult], class_names, None)
+        texts = _texts(int(false.sum()), pred_labels[false], class_names, scores[false])
+        texts += _texts(len(missed), gt_labels[is_missed], class_names, None)
         colors = [FALSE_COLOR] * int(false.sum()) + [MISSED_COLOR] * len(missed)
         order = np.argsort(-_areas(named), kind="stable")
         place_labels(
@@ -303,16 +309,19 @@ def draw_score_map(
     heat = cv2.applyColorMap(np.rint(255 * unit).astype(np.uint8), cv2.COLORMAP_INFERNO)
     gray = image.mean(2, keepdims=True).astype(np.float32)
     mixed = (1 - opacity) * gray + opacity * heat[..., ::-1].astype(np.float32)
-    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    picture: np.ndarray = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    return picture
 
 
 def _texts(
-    classes: np.ndarray | None, class_names: Sequence[str] | None, scores: np.ndarray | None
+    num_boxes: int,
+    classes: np.ndarray | None,
+    class_names: Sequence[str] | None,
+    scores: np.ndarray | None,
 ) -> list[str]:
     """Return the label of each box; "" without classes and scores."""
-    count = len(classes) if classes is not None else (0 if scores is None else len(scores))
     texts = []
-    for index in range(count):
+    for index in range(num_boxes):
         parts = []
         if classes is not None:
             parts.append(_class_name(int(classes[index]), class_names))
@@ -337,4 +346,5 @@ def _class_name(class_index: int, class_names: Sequence[str] | None) -> str:
 def _areas(quads: np.ndarray) -> np.ndarray:
     """Return the areas (M,) of rectangles given by their corners (M, 4, 2)."""
     sides = np.hypot(*np.moveaxis(quads[:, 1:3] - quads[:, 0:2], -1, 0))  # (M, 2)
-    return sides.prod(1)
+    areas: np.ndarray = sides.prod(1)
+    return areas

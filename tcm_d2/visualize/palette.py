@@ -7,7 +7,8 @@ import colorsys
 Color = tuple[int, int, int]
 
 # Bright colours told apart by hue and by lightness, led by those of Okabe and Ito (2008), so that
-# neighbours in the list differ for the common kinds of colour blindness too. Index = class index.
+# neighbours in the list differ for the common kinds of colour blindness too. No white or grey:
+# ships, tanks and roofs are. Index = class index.
 _CLASS_COLORS: tuple[Color, ...] = (
     (86, 180, 233),
     (230, 159, 0),
@@ -15,10 +16,10 @@ _CLASS_COLORS: tuple[Color, ...] = (
     (240, 228, 66),
     (0, 200, 145),
     (235, 94, 20),
-    (255, 255, 255),
-    (70, 110, 255),
-    (255, 150, 150),
     (160, 255, 90),
+    (70, 110, 255),
+    (255, 160, 150),
+    (255, 90, 215),
     (190, 110, 255),
     (0, 235, 235),
     (255, 40, 110),

@@ -17,6 +17,12 @@ from tcm_d2.data.synthetic.surroundings import ROAD_COLORS
 MIN_VISIBLE_FRACTION = 0.6
 # Parts of the size spread that all classes of a scene share and that each class has to itself.
 _SHARED_SPREAD, _OWN_SPREAD = 0.75, 0.65
+# These classes fill a scene, so scenes of small objects hold more of them. Sizes are raised by
+# exp(_CROWDING * spread^2) to bring the median over objects back to DOTA's.
+_FILLING_CLASSES = frozenset(
+    ("plane", "storage-tank", "baseball-diamond", "basketball-court", "tennis-court")
+)
+_CROWDING = 1.2
 # Scatter of single objects around their class's size in the scene (log-normal).
 _OBJECT_SPREAD = {"ship": 0.16, "large-vehicle": 0.12, "plane": 0.05, "swimming-pool": 0.15}
 # Part of scenes whose frame is parallel to the image's sides.
@@ -92,6 +98,8 @@ class Scene:
             scatter = float(np.clip(self.rng.standard_normal(), -1.6, 1.6))
             aspect = max(1.0, stats.aspect * math.exp(stats.aspect_spread * scatter))
             aspect = min(aspect, config.max_aspect_ratio)
+            crowding = _CROWDING if class_name in _FILLING_CLASSES else 0.0
+            zoom *= math.exp(crowding * (config.size_spread * stats.long_spread) ** 2)
             long_px = stats.long_px * config.objects_scale * zoom
             long_px = min(long_px, config.max_long_fraction * config.image_size_px)
             short_px = max(long_px / aspect, 1.08 * config.min_short_side_px)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from tcm_d2.data.synthetic import facilities
 from tcm_d2.data.synthetic.facilities import BASKETBALL_COLORS, COURT_COLORS
 from tcm_d2.data.synthetic.geometry import Pose
@@ -15,6 +17,15 @@ _FACILITIES = (
     "tennis-court", "ground-track-field", "baseball-diamond", "basketball-court",
     "swimming-pool", "tennis-court",
 )  # fmt: skip
+# Room a facility wants, in lengths of its objects.
+_ROOM = {
+    "ground-track-field": 1.1,
+    "baseball-diamond": 2.0,
+    "basketball-court": 1.2,
+    "soccer-ball-field": 1.1,
+    "tennis-court": 1.4,
+    "swimming-pool": 1.8,
+}
 
 
 def draw_sports(scene: Scene) -> None:
@@ -33,12 +44,14 @@ def draw_sports(scene: Scene) -> None:
         for points in ends:
             paint_road(scene.canvas, points, width_px=5.0, color=(168, 164, 152), lanes=1)
     kinds = [name for name in _FACILITIES if name in scene.config.classes] or list(_FACILITIES)
-    order = rng.permutation(len(blocks))
     first = int(rng.integers(len(kinds)))
-    for turn, index in enumerate(order):
-        u0, v0, u1, v1 = blocks[index]
-        inner = (u0 + 6, v0 + 6, u1 - 6, v1 - 6)
-        _fill_block(scene, inner, kind=kinds[(first + turn) % len(kinds)])
+    chosen = [kinds[(first + turn) % len(kinds)] for turn in range(len(blocks))]
+    # Large facilities go into large blocks, roughly.
+    room = [max(u1 - u0, v1 - v0) * rng.uniform(0.75, 1.33) for u0, v0, u1, v1 in blocks]
+    need = [scene.class_size(kind)[0] * _ROOM[kind] for kind in chosen]
+    for block, kind in zip(np.argsort(room), np.argsort(need, kind="stable")):
+        u0, v0, u1, v1 = blocks[block]
+        _fill_block(scene, (u0 + 6, v0 + 6, u1 - 6, v1 - 6), kind=chosen[kind])
     paint_trees(
         scene.canvas, rng, count=int(70 * (reach / 256) ** 2), radius_px=(4, 10), clusters=9
     )

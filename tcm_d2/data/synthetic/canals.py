@@ -102,7 +102,8 @@ def _crossing_road(
         middle, half = canal.v(u), canal.width / 2
         ends += [middle - half - 2, middle + half + 2]
         length = canal.width * rng.uniform(1.1, 1.25)
-        bridges.append(scene.pose(u, middle, heading_deg=90, length=length, width=bridge_short))
+        width = max(bridge_short, length / scene.config.max_aspect_ratio)
+        bridges.append(scene.pose(u, middle, heading_deg=90, length=length, width=width))
     ends.append(reach)
     for start, stop in zip(ends[::2], ends[1::2]):
         paint_road(
@@ -113,8 +114,6 @@ def _crossing_road(
             lanes=2,
         )
     for pose in bridges:
-        if max(pose.length, pose.width) > scene.config.max_aspect_ratio * pose.short_side:
-            continue
         scene.place(
             "bridge",
             pose,

@@ -11,6 +11,9 @@ REPO_DIR = Path(__file__).resolve().parents[1]
 SHARED_DIR = REPO_DIR.parent / "shared"
 DATA_DIR = REPO_DIR / "tests" / "data"
 
+# The tensors here are small: a second thread costs more in waiting than it computes.
+torch.set_num_threads(1)
+
 # (relative, absolute) by dtype, for values of order 1.
 TOLERANCES = {torch.float32: (1e-4, 1e-5), torch.float64: (1e-9, 1e-11)}
 

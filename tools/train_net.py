@@ -22,14 +22,14 @@ from pathlib import Path
 # slower as soon as anything else runs on the machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch  # noqa: E402
-from detectron2.config import CfgNode  # noqa: E402
+import torch
+from detectron2.config import CfgNode
 
-from tcm_d2.config import load_config  # noqa: E402
-from tcm_d2.engine.from_yaml import build_experiment  # noqa: E402
-from tcm_d2.engine.launch import launch  # noqa: E402
-from tcm_d2.engine.loop import evaluate_only, train  # noqa: E402
-from tcm_d2.engine.setup import fall_back_to_cpu, setup_run  # noqa: E402
+from tcm_d2.config import load_config
+from tcm_d2.engine.from_yaml import build_experiment
+from tcm_d2.engine.launch import launch
+from tcm_d2.engine.loop import evaluate_only, train
+from tcm_d2.engine.setup import fall_back_to_cpu, setup_run
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -33,6 +33,8 @@ PACKAGE := $(STAMPS)/package-$(BUILD_NAME)
 
 export TCM_D2_CUDA
 export PYTHONNOUSERSITE := 1
+# Idle OpenMP threads sleep: spinning ones slow everything else on a small machine down.
+export OMP_WAIT_POLICY ?= PASSIVE
 ifneq ($(strip $(TORCH_CUDA_ARCH_LIST)),)
 export TORCH_CUDA_ARCH_LIST
 endif

@@ -126,6 +126,9 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # last level has none).
     cfg.MODEL.ROTATED_HEAD.CENTER_SAMPLING_RADIUS = 1.5
     cfg.MODEL.ROTATED_HEAD.REGRESS_RANGE_BOUNDS_PX = [64, 128, 256, 512]
+    # FCOS: initial side distance in strides. 0 as published: half of the distances then start
+    # below zero, where they get no gradient; a positive value learns sooner from random weights.
+    cfg.MODEL.ROTATED_HEAD.DISTANCE_BIAS_INIT = 0.0
     # ATSS and RetinaNet: side of the smallest square anchor in strides; sizes 2^(i / n) per octave;
     # heights / widths. ATSS takes one anchor per cell.
     cfg.MODEL.ROTATED_HEAD.ANCHOR_SIDE_STRIDES = 4.0

@@ -36,6 +36,7 @@ def make_head(golden: Golden) -> RotatedFCOSHead:
         norm="GN",
         strides_px=STRIDES_PX,
         prior_prob=0.01,
+        distance_bias_init=0.0,
         assigner=make_assigner(),
         focal_loss_gamma=2.0,
         focal_loss_alpha=0.25,

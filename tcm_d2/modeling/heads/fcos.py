@@ -68,6 +68,7 @@ class RotatedFCOSHead(nn.Module):
         norm: str,
         strides_px: list[int],
         prior_prob: float,
+        distance_bias_init: float,
         assigner: FCOSAssigner,
         focal_loss_gamma: float,
         focal_loss_alpha: float,
@@ -97,7 +98,7 @@ class RotatedFCOSHead(nn.Module):
         self.class_predictor = make_predictor(
             channels, num_classes, bias=bias_from_prior(prior_prob)
         )
-        self.distance_predictor = make_predictor(channels, 4, bias=0.0)
+        self.distance_predictor = make_predictor(channels, 4, bias=distance_bias_init)
         self.angle_predictor = make_predictor(channels, 1, bias=0.0)
         self.centerness_predictor = make_predictor(channels, 1, bias=0.0)
         self.distance_scales = nn.ModuleList(Scale() for _ in self.strides_px)

@@ -148,6 +148,7 @@ def fcos_head(cfg: CfgNode) -> RotatedFCOSHead:
         norm=head.NORM,
         strides_px=head.STRIDES_PX,
         prior_prob=head.PRIOR_PROB,
+        distance_bias_init=head.DISTANCE_BIAS_INIT,
         assigner=FCOSAssigner(
             strides_px=head.STRIDES_PX,
             regress_range_bounds_px=head.REGRESS_RANGE_BOUNDS_PX,

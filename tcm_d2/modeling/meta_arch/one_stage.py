@@ -123,7 +123,8 @@ class RotatedOneStageDetector(nn.Module):
         Args:
             images: (N, 3, H, W) normalised; H and W multiples of 32.
         """
-        features = self.backbone(images)
+        # Convolutions keep this layout and are faster in it, on the CPU as with tensor cores.
+        features = self.backbone(images.contiguous(memory_format=torch.channels_last))
         score_map_NKHW = None
         if self.tcm is not None:
             tokens = self.attention_pool(features["res5"])

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 # Evaluation runs on the main process while the others wait.
 TIMEOUT = timedelta(hours=2)
+CONNECTION_LOSS_GRACE_S = 5.0
 _PR_SET_PDEATHSIG = 1
 _TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
 
@@ -181,7 +183,14 @@ def _cpu_worker(
 ) -> None:
     _die_with_parent(parent_pid)
     place = _Place(machine_rank * local_size + local_rank, local_rank, world_size, local_size)
-    _run_in_place(place, dist_url, False, main, args)
+    try:
+        _run_in_place(place, dist_url, False, main, args)
+    except RuntimeError as error:
+        if "onnection" in str(error):
+            # Another process has failed and hung up; the parent shows the error of whoever ends
+            # first, which should be the reason.
+            time.sleep(CONNECTION_LOSS_GRACE_S)
+        raise
 
 
 def _run_bound_to_parent(parent_pid: int, main: Callable[..., Any], args: tuple[Any, ...]) -> None:

@@ -67,6 +67,8 @@ class RotatedOneStageDetector(nn.Module):
         self.aux_stride_px = aux_stride_px
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        # Convolutions are faster in this layout, on the CPU as with tensor cores.
+        self.to(memory_format=torch.channels_last)
         # Text features of the last evaluation and the weights they were computed from.
         self._text_cache: tuple[tuple[Any, ...], Tensor] | None = None
 
@@ -123,7 +125,6 @@ class RotatedOneStageDetector(nn.Module):
         Args:
             images: (N, 3, H, W) normalised; H and W multiples of 32.
         """
-        # Convolutions keep this layout and are faster in it, on the CPU as with tensor cores.
         features = self.backbone(images.contiguous(memory_format=torch.channels_last))
         score_map_NKHW = None
         if self.tcm is not None:

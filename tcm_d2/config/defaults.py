@@ -142,6 +142,9 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.ROTATED_HEAD.NEGATIVE_IOU_THRESH = 0.4
     cfg.MODEL.ROTATED_HEAD.MIN_POSITIVE_IOU = 0.0
 
+    # Memory layout of the convolutions. True is faster (a fifth of a training step on the CPU), but
+    # the CPU's BatchNorm sums less exactly in it: single gradients differ by up to 0.6%.
+    cfg.MODEL.CHANNELS_LAST = False
     # CLIP's normalisation, on RGB values in 0..255.
     cfg.MODEL.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
     cfg.MODEL.PIXEL_STD = [68.5005327, 66.6321579, 70.32316305]

@@ -170,6 +170,18 @@ def test_bfloat16_autocast_trains() -> None:
     sum(losses.values()).backward()
 
 
+def test_channels_last_gives_the_same_losses() -> None:
+    cfg = tiny_config()
+    plain = build_model(cfg).train()
+    cfg.MODEL.CHANNELS_LAST = True
+    turned = build_model(cfg).train()
+    turned.load_state_dict(plain.state_dict())
+    assert turned.backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    expected, losses = plain(two_inputs()), turned(two_inputs())
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value, rtol=1e-3, atol=1e-5)
+
+
 def test_number_of_prompts_must_fit_the_head() -> None:
     cfg = tiny_config()
     cfg.MODEL.ROTATED_HEAD.NUM_CLASSES = 3
@@ -191,4 +203,5 @@ def test_parts_of_tcm_come_together() -> None:
             pixel_std=[1.0] * 3,
             aux_loss_weight=1.0,
             aux_stride_px=4,
+            channels_last=False,
         )

@@ -112,6 +112,7 @@ def detector_parts(cfg: CfgNode) -> dict[str, Any]:
         "pixel_std": cfg.MODEL.PIXEL_STD,
         "aux_loss_weight": tcm_cfg.AUX_LOSS_WEIGHT,
         "aux_stride_px": tcm_cfg.AUX_STRIDE_PX,
+        "channels_last": cfg.MODEL.CHANNELS_LAST,
     }
 
 

@@ -38,6 +38,7 @@ class RotatedOneStageDetector(nn.Module):
         pixel_std: list[float],
         aux_loss_weight: float,
         aux_stride_px: int,
+        channels_last: bool,
     ) -> None:
         """Args:
         backbone: images (N, 3, H, W) -> {"res2" ... "res5"}.
@@ -50,6 +51,7 @@ class RotatedOneStageDetector(nn.Module):
         pixel_std: likewise.
         aux_loss_weight: weight of the loss on the score map.
         aux_stride_px: pixels per cell of the class masks that this loss compares with.
+        channels_last: keep convolution weights, and by them all maps, in this layout.
         """
         super().__init__()
         parts = (attention_pool, text_encoder, tcm)
@@ -67,8 +69,8 @@ class RotatedOneStageDetector(nn.Module):
         self.aux_stride_px = aux_stride_px
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
-        # Convolutions are faster in this layout, on the CPU as with tensor cores.
-        self.to(memory_format=torch.channels_last)
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
         # Text features of the last evaluation and the weights they were computed from.
         self._text_cache: tuple[tuple[Any, ...], Tensor] | None = None
 
@@ -125,7 +127,7 @@ class RotatedOneStageDetector(nn.Module):
         Args:
             images: (N, 3, H, W) normalised; H and W multiples of 32.
         """
-        features = self.backbone(images.contiguous(memory_format=torch.channels_last))
+        features = self.backbone(images)
         score_map_NKHW = None
         if self.tcm is not None:
             tokens = self.attention_pool(features["res5"])

@@ -1,0 +1,1 @@
+"""Checkpoints: read safely, translate names, load with a report."""

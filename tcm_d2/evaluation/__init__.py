@@ -1,0 +1,1 @@
+"""The DOTA protocol: merging, average precision, result files."""

@@ -1,0 +1,1 @@
+"""DOTA: classes, label files, patches, registration."""

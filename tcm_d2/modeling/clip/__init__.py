@@ -1,0 +1,1 @@
+"""CLIP's towers, built and read by open_clip."""

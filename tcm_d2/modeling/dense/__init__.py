@@ -1,0 +1,1 @@
+"""Parts that dense heads are made of."""

@@ -1,0 +1,1 @@
+"""Rotated one-stage heads."""

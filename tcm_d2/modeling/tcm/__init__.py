@@ -1,0 +1,1 @@
+"""TCM: prompts, context decoders, matching."""

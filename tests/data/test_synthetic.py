@@ -166,7 +166,7 @@ class TestContent:
         for rendered in easy_images:
             for obj in rendered.label.objects:
                 long_px, short_px = sides_of(obj.quad)
-                assert short_px >= 9.8, obj
+                assert short_px >= 13.8, obj
                 assert long_px <= 0.5 * IMAGE_SIZE_PX, obj
 
     def test_some_but_few_objects_are_difficult(self, easy_images, dota_like_images):

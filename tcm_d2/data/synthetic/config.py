@@ -99,15 +99,16 @@ class SyntheticConfig:
     def easy(cls, *, image_size_px: int, classes: Sequence[str] | None = None) -> SyntheticConfig:
         """Return settings for a small detector trained for minutes.
 
-        Short sides of at least 10 px, long sides of at most 0.28 of the image's (so that objects
-        fit into patches of half its side), mild degradation, piers of at most 1:5.
+        Short sides of at least 14 px, long sides of at most 0.28 of the image's (so that objects
+        fit into patches of half its side), sizes that vary less between scenes, mild degradation,
+        piers of at most 1:4.
         """
         return cls(
             image_size_px=image_size_px,
-            size_spread=0.35,
-            min_short_side_px=10.0,
+            size_spread=0.15,
+            min_short_side_px=14.0,
             max_long_fraction=0.28,
-            max_aspect_ratio=5.0,
+            max_aspect_ratio=4.0,
             degradation=0.5,
             classes=tuple(DOTA_V1_CLASSES if classes is None else classes),
         )

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tcm_d2.modeling.dense.coders import DistanceAnglePointCoder, wrap_half_turn_rad
+from tcm_d2.modeling.dense.coders import DistanceAnglePointCoder
 from tcm_d2.modeling.dense.decode import make_instances, select_candidates
 from tcm_d2.modeling.dense.losses import (
     centerness_targets,
@@ -15,6 +15,7 @@ from tcm_d2.modeling.dense.losses import (
     rotated_iou_loss,
 )
 from tcm_d2.ops import paired_iou_rotated
+from tcm_d2.structures.angles import wrap_angle_rad
 
 BOX = torch.tensor([[10.0, 10.0, 8.0, 4.0, 0.0]])
 HALF = torch.tensor([[10.0, 11.0, 8.0, 2.0, 0.0]])  # the lower half of BOX: IoU 0.5
@@ -77,7 +78,7 @@ def test_coder_round_trip_gives_the_same_rectangle() -> None:
 
 @pytest.mark.parametrize("angle", [-1e-9, math.pi / 2, -math.pi / 2, 3 * math.pi, 0.3])
 def test_wrapped_angles_stay_in_the_half_open_range(angle: float) -> None:
-    wrapped = wrap_half_turn_rad(torch.tensor([angle]))
+    wrapped = wrap_angle_rad(torch.tensor([angle]))
     assert (-math.pi / 2 - 1e-6 <= wrapped).all()
     assert (wrapped < math.pi / 2).all()
     assert math.sin(2 * (wrapped.item() - angle)) == pytest.approx(0, abs=1e-5)

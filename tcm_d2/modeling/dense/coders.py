@@ -7,12 +7,10 @@ This is the only place of the model where radians occur.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from tcm_d2.structures.angles import wrap_angle_deg
+from tcm_d2.structures.angles import wrap_angle_deg, wrap_angle_rad
 
 
 class DistanceAnglePointCoder:
@@ -41,7 +39,7 @@ class DistanceAnglePointCoder:
         distances = torch.stack(
             [half_w + along_w, half_h + along_h, half_w - along_w, half_h - along_h], dim=1
         )
-        return distances, wrap_half_turn_rad(angle_rad)
+        return distances, wrap_angle_rad(angle_rad)
 
     def decode(self, points_xy: Tensor, distances: Tensor, angle_rad: Tensor) -> Tensor:
         """Return the boxes (R, 5) that ``distances`` and ``angle_rad`` describe at ``points_xy``.
@@ -67,10 +65,3 @@ class DistanceAnglePointCoder:
             ],
             dim=1,
         )
-
-
-def wrap_half_turn_rad(angle_rad: Tensor) -> Tensor:
-    """Return the angles wrapped to [-pi/2, pi/2)."""
-    wrapped = torch.remainder(angle_rad + math.pi / 2, math.pi) - math.pi / 2
-    # remainder rounds up to its divisor for tiny negative arguments
-    return torch.where(wrapped >= math.pi / 2, wrapped - math.pi, wrapped)

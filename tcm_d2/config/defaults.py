@@ -192,6 +192,18 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
     # With AMP.ENABLED: "float16" (CUDA, with loss scaling) or "bfloat16" (CUDA or CPU).
     cfg.SOLVER.AMP.DTYPE = "float16"
+    # Batch size that BASE_LR is meant for: all learning rates are multiplied with IMS_PER_BATCH
+    # over it. 0 takes BASE_LR as it is.
+    cfg.SOLVER.REFERENCE_BATCH_SIZE = 0
+    # Passes in which each process does its share of IMS_PER_BATCH, to save memory. Iterations,
+    # samples and schedule stay; loss normalisers and BatchNorm's statistics are those of a pass.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Decay of the exponential moving average of the weights, which is then evaluated and stored
+    # beside them; e.g. 0.999. 0 is off.
+    cfg.SOLVER.EMA_DECAY = 0.0
+    # A loss or gradient that is NaN or infinite: "stop", or "skip" (the step is left out in all
+    # processes, dumped, counted and logged; too many in a row still stop).
+    cfg.SOLVER.ON_NON_FINITE = "stop"
     # Iterations between two log lines.
     cfg.LOG_PERIOD = 20
 

@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 
 from tcm_d2.engine.stream import ResumableLoader
 
+ON_NON_FINITE = ("stop", "skip")
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -43,7 +45,10 @@ class Training:
         eval_period: iterations between evaluations; 0 for one at the end only.
         log_period: iterations between log lines.
         amp_dtype: dtype of autocast, or None for full precision.
-        seed: of the random numbers drawn inside the model (dropout), per iteration and process.
+        accumulation_steps: passes per iteration in which a process does its part of the batch;
+            1 is all at once.
+        on_non_finite: "stop" or "skip", what a NaN or infinite loss or gradient leads to.
+        seed: of the random numbers drawn inside the model (dropout), per iteration and pass.
     """
 
     optimizer: Optimizer
@@ -55,7 +60,16 @@ class Training:
     eval_period: int
     log_period: int
     amp_dtype: torch.dtype | None
+    accumulation_steps: int
+    on_non_finite: str
     seed: int
+
+    def __post_init__(self) -> None:
+        """Check what no other part checks."""
+        if self.on_non_finite not in ON_NON_FINITE:
+            raise ValueError(
+                f"SOLVER.ON_NON_FINITE: expected one of {ON_NON_FINITE}, got {self.on_non_finite!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,8 @@ class Experiment:
         training: None for an experiment that is only evaluated.
         evaluations: in the order in which they run.
         output_dir: for checkpoints, logs and results.
+        ema_decay: of the moving average of the weights, which evaluations then use; 0 is off.
+            Here and not in ``training``, as an evaluation alone wants to know it too.
     """
 
     model: nn.Module
@@ -75,3 +91,12 @@ class Experiment:
     training: Training | None
     evaluations: tuple[Evaluation, ...]
     output_dir: str
+    ema_decay: float
+
+    def __post_init__(self) -> None:
+        """Check what no other part checks."""
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(
+                "SOLVER.EMA_DECAY: expected a number from 0 (off) to less than 1, got "
+                f"{self.ema_decay}"
+            )

@@ -31,9 +31,10 @@ from tcm_d2.engine.optim import (
     build_parameter_groups,
     clip_gradients_before_step,
     iterations_per_epoch,
+    scale_learning_rate,
 )
 from tcm_d2.engine.seeding import derive_seed, seed_everything
-from tcm_d2.engine.stream import ResumableLoader, SampleStream
+from tcm_d2.engine.stream import ResumableLoader, SampleStream, check_batch_size
 from tcm_d2.evaluation.dota_evaluator import DotaEvaluator
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ def build_experiment(cfg: CfgNode, *, for_training: bool, resume: bool = False) 
         training=_build_training(cfg, model, records, seed) if for_training else None,
         evaluations=tuple(_build_evaluation(cfg, name) for name in cfg.DATASETS.TEST),
         output_dir=cfg.OUTPUT_DIR,
+        ema_decay=cfg.SOLVER.EMA_DECAY,
     )
 
 
@@ -108,6 +110,11 @@ def _build_model(cfg: CfgNode, seed: int, *, resume: bool) -> nn.Module:
 
 
 def _build_training(cfg: CfgNode, model: nn.Module, records: list[Record], seed: int) -> Training:
+    check_batch_size(
+        cfg.SOLVER.IMS_PER_BATCH,
+        world_size=comm.get_world_size(),
+        accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+    )
     epoch = iterations_per_epoch(len(records), cfg.SOLVER.IMS_PER_BATCH)
     counts = _Iterations(cfg, epoch)
     logger.info(
@@ -135,6 +142,8 @@ def _build_training(cfg: CfgNode, model: nn.Module, records: list[Record], seed:
         eval_period=counts.eval_period,
         log_period=cfg.LOG_PERIOD,
         amp_dtype=_amp_dtype(cfg),
+        accumulation_steps=cfg.SOLVER.ACCUMULATION_STEPS,
+        on_non_finite=cfg.SOLVER.ON_NON_FINITE,
         seed=derive_seed(seed, _STEP_SEED),
     )
 
@@ -163,7 +172,11 @@ def _build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     optimizer = build_optimizer(
         build_parameter_groups(
             model,
-            base_lr=solver.BASE_LR,
+            base_lr=scale_learning_rate(
+                solver.BASE_LR,
+                batch_size=solver.IMS_PER_BATCH,
+                reference_batch_size=solver.REFERENCE_BATCH_SIZE,
+            ),
             image_tower_lr_factor=solver.IMAGE_TOWER_LR_FACTOR,
             weight_decay=solver.WEIGHT_DECAY,
         ),

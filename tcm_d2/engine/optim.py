@@ -117,6 +117,35 @@ def build_optimizer(
     raise ValueError(f"SOLVER.OPTIMIZER: expected 'ADAMW' or 'SGD', got {name!r}")
 
 
+def scale_learning_rate(base_lr: float, *, batch_size: int, reference_batch_size: int) -> float:
+    """Return ``base_lr`` times ``batch_size / reference_batch_size``; log it where they differ.
+
+    Args:
+        base_lr: meant for batches of ``reference_batch_size`` images.
+        batch_size: images per optimizer step in all processes.
+        reference_batch_size: 0 returns ``base_lr`` as it is.
+
+    Raises:
+        ValueError: for a negative reference.
+    """
+    if reference_batch_size < 0:
+        raise ValueError(
+            "SOLVER.REFERENCE_BATCH_SIZE: expected a number of images, or 0 to take BASE_LR as it "
+            f"is, got {reference_batch_size}"
+        )
+    if reference_batch_size in (0, batch_size):
+        return base_lr
+    scaled = base_lr * batch_size / reference_batch_size
+    logger.info(
+        "learning rate %g for batches of %d becomes %g for batches of %d",
+        base_lr,
+        reference_batch_size,
+        scaled,
+        batch_size,
+    )
+    return scaled
+
+
 def iterations_per_epoch(num_images: int, total_batch_size: int) -> int:
     """Return the iterations after which every image was seen at least once.
 

@@ -29,6 +29,23 @@ MAX_SUCCESSIVE_SKIPS = 100
 _SHUFFLE, _AUGMENT = 0, 1
 
 
+def check_batch_size(total_batch_size: int, *, world_size: int, accumulation_steps: int) -> None:
+    """Check that each pass of each process gets the same number of images.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if accumulation_steps < 1:
+        raise ValueError(
+            f"SOLVER.ACCUMULATION_STEPS: expected at least 1 pass, got {accumulation_steps}"
+        )
+    if total_batch_size < 1 or total_batch_size % (world_size * accumulation_steps):
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH: expected a multiple of {world_size} processes x "
+            f"{accumulation_steps} passes (SOLVER.ACCUMULATION_STEPS), got {total_batch_size}"
+        )
+
+
 class SampleStream(IterableDataset[Sample]):
     """Endless samples for one process (and data-loading worker), in a fixed order.
 
@@ -62,11 +79,7 @@ class SampleStream(IterableDataset[Sample]):
         """
         if len(dataset_dicts) == 0:
             raise ValueError("training data: expected at least one image, got none")
-        if total_batch_size < 1 or total_batch_size % world_size:
-            raise ValueError(
-                f"SOLVER.IMS_PER_BATCH: expected a multiple of the {world_size} processes, got "
-                f"{total_batch_size}"
-            )
+        check_batch_size(total_batch_size, world_size=world_size, accumulation_steps=1)
         # One byte buffer: workers share it instead of copying a list page by page.
         self._records = DatasetFromList(list(dataset_dicts), copy=False)
         self._mapper = mapper

@@ -189,6 +189,7 @@ def _with_evaluation(experiment: Experiment) -> Experiment:
         experiment.training,
         (evaluation,),
         experiment.output_dir,
+        experiment.ema_decay,
     )
 
 
@@ -221,6 +222,6 @@ def test_nothing_to_evaluate_or_train_is_an_error(tmp_path: Path) -> None:
     experiment = make_experiment(tmp_path)
     with pytest.raises(ValueError, match=r"DATASETS\.TEST"):
         evaluate(experiment)
-    untrainable = Experiment(nn.Linear(1, 1), "", None, (), str(tmp_path))
+    untrainable = Experiment(nn.Linear(1, 1), "", None, (), str(tmp_path), 0.0)
     with pytest.raises(ValueError, match="training part"):
         train(untrainable, resume=False)

@@ -85,5 +85,5 @@ def test_only_bad_images_end_with_an_error() -> None:
 def test_empty_data_set_and_uneven_batch_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         _stream(records=[])
-    with pytest.raises(ValueError, match=r"IMS_PER_BATCH: expected a multiple of the 3"):
+    with pytest.raises(ValueError, match=r"IMS_PER_BATCH: expected a multiple of 3"):
         _stream(0, 3)

@@ -84,6 +84,9 @@ def make_experiment(
     num_workers: int = 0,
     mapper: Any = map_record,
     amp_dtype: torch.dtype | None = None,
+    accumulation_steps: int = 1,
+    on_non_finite: str = "stop",
+    ema_decay: float = 0.0,
     weights: str = "",
     seed: int = 3,
 ) -> Experiment:
@@ -111,6 +114,8 @@ def make_experiment(
         eval_period=0,
         log_period=1,
         amp_dtype=amp_dtype,
+        accumulation_steps=accumulation_steps,
+        on_non_finite=on_non_finite,
         seed=seed,
     )
-    return Experiment(model, weights, training, (), str(output_dir))
+    return Experiment(model, weights, training, (), str(output_dir), ema_decay)

@@ -5,8 +5,10 @@
   tools/train_net.py --config-file configs/tcm_fcos.yaml --num-gpus 2 SOLVER.IMS_PER_BATCH 8
   tools/train_net.py --config-file configs/tcm_fcos.yaml --resume
   tools/train_net.py --config-file configs/tcm_fcos.yaml --eval-only MODEL.WEIGHTS model_final.pth
+  tools/train_net.py --config-file configs/lazy/tcm_fcos.py optimizer.lr=2e-4
 
 Own patches: DATASETS.PATCH_DIRS "['mine=patch_dir=label_dir']" DATASETS.TRAIN "('mine',)"
+       lazy: "dataloader.patch_dirs=['mine=patch_dir=label_dir']" "dataloader.train.names=[mine]"
 """
 
 from __future__ import annotations
@@ -16,20 +18,18 @@ import logging
 import os
 import shlex
 import sys
-from pathlib import Path
 
 # Read by OpenMP when torch is loaded: idle threads sleep. Spinning ones make CPU training ten times
 # slower as soon as anything else runs on the machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from detectron2.config import CfgNode
 
-from tcm_d2.config import load_config
-from tcm_d2.engine.from_yaml import build_experiment
+from tcm_d2.engine.assembly import assemble_experiment
+from tcm_d2.engine.doors import open_plan
 from tcm_d2.engine.launch import launch
 from tcm_d2.engine.loop import evaluate_only, train
-from tcm_d2.engine.setup import fall_back_to_cpu, setup_run
+from tcm_d2.engine.setup import setup_run
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -37,7 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", required=True, help="YAML file, see configs/")
+    parser.add_argument("--config-file", required=True, help=".yaml or .py, see configs/")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR"
@@ -51,15 +51,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--dist-url", default="auto", help="tcp://HOST:PORT of the first of several machines"
     )
     parser.add_argument(
-        "opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="configuration overrides"
+        "--traceback", action="store_true", help="show where in the code an error comes from"
+    )
+    parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="OVERRIDE",
+        help="KEY VALUE pairs for a .yaml file, key=value for a .py file",
     )
     return parser.parse_args(argv)
 
 
-def run(cfg: CfgNode, args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> None:
     """Train or evaluate in this process, one of those started."""
-    setup_run(cfg, shlex.join(sys.argv))
-    experiment = build_experiment(cfg, for_training=not args.eval_only, resume=args.resume)
+    plan = open_plan(args.config_file, args.opts)
+    setup_run(plan, shlex.join(sys.argv))
+    experiment = assemble_experiment(plan, for_training=not args.eval_only, resume=args.resume)
     if args.eval_only:
         evaluate_only(experiment, resume=args.resume)
     else:
@@ -69,26 +76,21 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    if Path(args.config_file).suffix == ".py":
-        sys.exit(
-            f"--config-file {args.config_file}: Python configurations (LazyConfig) are not "
-            "supported yet; use the YAML file of the same name"
-        )
     try:
-        cfg = load_config(args.config_file, args.opts)
+        plan = open_plan(args.config_file, args.opts)
+        launch(
+            run,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+            use_cuda=torch.device(plan.device).type == "cuda",
+        )
     except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    fall_back_to_cpu(cfg)
-    cfg.freeze()
-    launch(
-        run,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(cfg, args),
-        use_cuda=torch.device(cfg.MODEL.DEVICE).type == "cuda",
-    )
+        if args.traceback:
+            raise
+        sys.exit(f"error: {error} (--traceback shows where)")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, dict
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(_missing_file_message(path))
+        raise FileNotFoundError(missing_file_message(path, (".yaml", ".yml")))
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.constructor.ConstructorError as error:
@@ -124,10 +124,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _missing_file_message(path: Path) -> str:
+def missing_file_message(path: Path, suffixes: Sequence[str]) -> str:
+    """Say that a configuration file is missing, and which names with these suffixes are near."""
     message = f"config file '{path}' does not exist"
     if path.parent.is_dir():
-        names = [p.name for p in path.parent.iterdir() if p.suffix in (".yaml", ".yml")]
+        names = [p.name for p in path.parent.iterdir() if p.suffix in suffixes]
         near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)
         if near:
             message += f"; near it: {', '.join(near)}"

@@ -17,9 +17,12 @@ logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
+# Patches of several scales, see datasets/README.md.
+MULTI_SCALE_PREFIX, MULTI_SCALE_FOLDER = "dota_v1_ms", "DOTA_split_ms"
+
 
 def register_datasets(patch_dirs: Sequence[str], classes: Sequence[str]) -> None:
-    """Register DOTA-v1.0 under its usual names, and folders of patches under given ones.
+    """Register DOTA-v1.0 (one scale and several) and folders of patches under given names.
 
     Repeating it changes nothing.
 
@@ -31,6 +34,7 @@ def register_datasets(patch_dirs: Sequence[str], classes: Sequence[str]) -> None
         ValueError: for an entry of another form, or a name taken by another folder.
     """
     register_dota()
+    register_dota(name_prefix=MULTI_SCALE_PREFIX, split_folder=MULTI_SCALE_FOLDER)
     for entry in patch_dirs:
         parts = [part.strip() for part in entry.split("=")]
         if len(parts) not in (2, 3) or not all(parts):

@@ -7,35 +7,45 @@ import os
 from pathlib import Path
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.logger import setup_logger
 
 from tcm_d2.checkpoint.load import write_atomically
+from tcm_d2.engine.plan import Plan
 from tcm_d2.engine.seeding import use_deterministic_algorithms
 
 logger = logging.getLogger(__name__)
 
-CONFIG_COPY = "config.yaml"
 _LOGGERS = {"tcm_d2": "tcm", "detectron2": "d2", "fvcore": "fvcore"}
 
 
-def fall_back_to_cpu(cfg: CfgNode) -> None:
-    """Set ``MODEL.DEVICE`` to "cpu", in place and with a log line, where there is no CUDA."""
-    if torch.device(cfg.MODEL.DEVICE).type == "cuda" and not torch.cuda.is_available():
-        logger.warning("MODEL.DEVICE is %r but there is no CUDA: using the CPU", cfg.MODEL.DEVICE)
-        cfg.MODEL.DEVICE = "cpu"
+def usable_device(name: str) -> str:
+    """Return ``name``, or "cpu" with a log line where it asks for CUDA and there is none.
+
+    Raises:
+        ValueError: when torch knows no such device.
+    """
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise ValueError(
+            f"MODEL.DEVICE: expected a device such as 'cuda' or 'cpu', got {name!r} ({error})"
+        ) from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        logger.warning("MODEL.DEVICE is %r but there is no CUDA: using the CPU", name)
+        return "cpu"
+    return name
 
 
-def setup_run(cfg: CfgNode, command_line: str) -> None:
-    """Open the logs, write ``config.yaml`` into the output folder, make the run deterministic.
+def setup_run(plan: Plan, command_line: str) -> None:
+    """Open the logs, copy the configuration into the output folder, make the run deterministic.
 
     Args:
-        cfg: OUTPUT_DIR is made where missing; SEED >= 0 asks for deterministic algorithms.
+        plan: the folder is made where missing; a seed >= 0 asks for deterministic algorithms.
         command_line: for the log.
     """
-    output_dir = Path(cfg.OUTPUT_DIR)
+    output_dir = Path(plan.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     rank = comm.get_rank()
     for name, abbreviation in _LOGGERS.items():
@@ -46,11 +56,10 @@ def setup_run(cfg: CfgNode, command_line: str) -> None:
     logger.info("environment:\n%s", collect_env_info())
     logger.info("command line: %s", command_line)
     if comm.is_main_process():
-        text = cfg.dump()
-        path = output_dir / CONFIG_COPY
-        write_atomically(path, lambda stream: stream.write(text.encode()))
+        path = output_dir / plan.text_name
+        write_atomically(path, lambda stream: stream.write(plan.text.encode()))
         logger.info("full configuration in %s", path)
-    if cfg.SEED >= 0:
+    if plan.seed >= 0:
         use_deterministic_algorithms()
     else:
-        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+        torch.backends.cudnn.benchmark = plan.cudnn_benchmark

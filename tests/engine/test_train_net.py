@@ -20,7 +20,7 @@ from tcm_d2.config import load_config
 from tcm_d2.data.dota.split import SplitConfig, SplitSource, split_dataset
 from tcm_d2.engine.from_yaml import build_experiment
 from tcm_d2.engine.loop import evaluate_only, train
-from tcm_d2.engine.setup import fall_back_to_cpu
+from tcm_d2.engine.setup import usable_device
 
 REPO_DIR = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -221,9 +221,9 @@ def test_unreadable_image_ends_or_is_skipped(tmp_path: Path) -> None:
 
 def test_cpu_stands_in_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    cfg = load_config("", ["MODEL.DEVICE", "cuda"])
-    fall_back_to_cpu(cfg)
-    assert cfg.MODEL.DEVICE == "cpu"
+    assert usable_device("cuda:1") == "cpu"
+    with pytest.raises(ValueError, match=r"expected a device .* got 'gpu'"):
+        usable_device("gpu")
 
 
 def _command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -185,7 +185,7 @@ def test_channels_last_gives_the_same_losses() -> None:
 def test_number_of_prompts_must_fit_the_head() -> None:
     cfg = tiny_config()
     cfg.MODEL.ROTATED_HEAD.NUM_CLASSES = 3
-    with pytest.raises(ValueError, match=r"expected 3 prompts .* got 2"):
+    with pytest.raises(ValueError, match=r"class prompts: expected 3 .* got 2"):
         build_model(cfg)
 
 

@@ -9,16 +9,15 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
 
 from tcm_d2.modeling.clip.text import format_prompts
-from tcm_d2.modeling.clip.weights import CLIPConfig, build_clip_towers
+from tcm_d2.modeling.clip.weights import CLIPConfig
 from tcm_d2.modeling.dense.anchor_assigners import ATSSAssigner, MaxIoUAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator
 from tcm_d2.modeling.dense.assigners import FCOSAssigner
 from tcm_d2.modeling.heads.atss import RotatedATSSHead
 from tcm_d2.modeling.heads.fcos import RotatedFCOSHead
 from tcm_d2.modeling.heads.retinanet import RotatedRetinaNetHead
+from tcm_d2.modeling.meta_arch.assembly import FPNConfig, TCMConfig, assemble_parts
 from tcm_d2.modeling.meta_arch.one_stage import RotatedOneStageDetector
-from tcm_d2.modeling.neck.fpn import RotatedFPN
-from tcm_d2.modeling.tcm.tcm import TCM
 
 
 @META_ARCH_REGISTRY.register()
@@ -33,7 +32,7 @@ class TCMRotatedFCOS(RotatedOneStageDetector):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the constructor's arguments for a Detectron2 configuration."""
-        return {**detector_parts(cfg), "head": fcos_head(cfg)}
+        return detector_arguments(cfg, fcos_head(cfg))
 
 
 @META_ARCH_REGISTRY.register()
@@ -48,7 +47,7 @@ class TCMRotatedATSS(RotatedOneStageDetector):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the constructor's arguments for a Detectron2 configuration."""
-        return {**detector_parts(cfg), "head": atss_head(cfg)}
+        return detector_arguments(cfg, atss_head(cfg))
 
 
 @META_ARCH_REGISTRY.register()
@@ -63,50 +62,26 @@ class TCMRotatedRetinaNet(RotatedOneStageDetector):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Return the constructor's arguments for a Detectron2 configuration."""
-        return {**detector_parts(cfg), "head": retinanet_head(cfg)}
+        return detector_arguments(cfg, retinanet_head(cfg))
 
 
-def detector_parts(cfg: CfgNode) -> dict[str, Any]:
-    """Return every constructor argument of the detector but the head.
+def detector_arguments(cfg: CfgNode, head: nn.Module) -> dict[str, Any]:
+    """Return every constructor argument of the detector for a configuration and its head.
 
     Raises:
         ValueError: the class prompts do not match the head's number of classes.
     """
     tcm_cfg = cfg.MODEL.TCM
-    num_classes = cfg.MODEL.ROTATED_HEAD.NUM_CLASSES
-    if tcm_cfg.ENABLED and len(tcm_cfg.CLASS_NAMES) != num_classes:
-        raise ValueError(
-            f"MODEL.TCM.CLASS_NAMES: expected {num_classes} prompts (MODEL.ROTATED_HEAD."
-            f"NUM_CLASSES), got {len(tcm_cfg.CLASS_NAMES)}; set both to the classes of the data"
-        )
-    towers = build_clip_towers(clip_config(cfg))
-    in_channels = {name: towers.image.out_channels[name] for name in ("res3", "res4", "res5")}
-    tcm: nn.Module | None = None
-    if tcm_cfg.ENABLED:
-        in_channels["res5"] += num_classes
-        tcm = TCM(
-            joint_width=towers.embed_dim,
-            token_width=towers.text_width,
-            num_context=towers.num_context,
-            decoder_width=tcm_cfg.DECODER_WIDTH,
-            decoder_heads=tcm_cfg.DECODER_HEADS,
-            decoder_layers=tcm_cfg.DECODER_LAYERS,
-            decoder_dropout=tcm_cfg.DECODER_DROPOUT,
-            visual_scale_init=tcm_cfg.VISUAL_SCALE_INIT,
-            text_scale_init=tcm_cfg.TEXT_SCALE_INIT,
-            temperature=tcm_cfg.TEMPERATURE,
-            prompt_generator=tcm_cfg.PROMPT_GENERATOR,
-        )
     return {
-        "backbone": towers.image,
-        "attention_pool": towers.attention_pool,
-        "text_encoder": towers.text,
-        "tcm": tcm,
-        "neck": RotatedFPN(
-            in_channels=in_channels,
-            out_channels=cfg.MODEL.ROTATED_FPN.OUT_CHANNELS,
-            extra_levels_from=cfg.MODEL.ROTATED_FPN.EXTRA_LEVELS_FROM,
-            relu_before_extra=cfg.MODEL.ROTATED_FPN.RELU_BEFORE_EXTRA,
+        **assemble_parts(
+            clip=clip_config(cfg),
+            tcm=tcm_config(cfg) if tcm_cfg.ENABLED else None,
+            fpn=FPNConfig(
+                out_channels=cfg.MODEL.ROTATED_FPN.OUT_CHANNELS,
+                extra_levels_from=cfg.MODEL.ROTATED_FPN.EXTRA_LEVELS_FROM,
+                relu_before_extra=cfg.MODEL.ROTATED_FPN.RELU_BEFORE_EXTRA,
+            ),
+            head=head,
         ),
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,
         "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -114,6 +89,21 @@ def detector_parts(cfg: CfgNode) -> dict[str, Any]:
         "aux_stride_px": tcm_cfg.AUX_STRIDE_PX,
         "channels_last": cfg.MODEL.CHANNELS_LAST,
     }
+
+
+def tcm_config(cfg: CfgNode) -> TCMConfig:
+    """Return what the TCM module is built from."""
+    tcm = cfg.MODEL.TCM
+    return TCMConfig(
+        decoder_width=tcm.DECODER_WIDTH,
+        decoder_heads=tcm.DECODER_HEADS,
+        decoder_layers=tcm.DECODER_LAYERS,
+        decoder_dropout=tcm.DECODER_DROPOUT,
+        visual_scale_init=tcm.VISUAL_SCALE_INIT,
+        text_scale_init=tcm.TEXT_SCALE_INIT,
+        temperature=tcm.TEMPERATURE,
+        prompt_generator=tcm.PROMPT_GENERATOR,
+    )
 
 
 def clip_config(cfg: CfgNode) -> CLIPConfig:

@@ -1,0 +1,7 @@
+"""TCM-rotated-ATSS, 12 epochs: the published schedule, by the name it has elsewhere."""
+
+from .tcm_atss import dataloader, lr_multiplier, model, optimizer, train
+
+train.max_epochs = 12
+train.step_epochs = [9]
+train.output_dir = "output/tcm_atss_1x"

@@ -1,0 +1,7 @@
+"""TCM-rotated-ATSS in mixed precision (float16 with loss scaling)."""
+
+from .tcm_atss import dataloader, lr_multiplier, model, optimizer, train
+
+train.amp.enabled = True
+train.amp.dtype = "float16"
+train.output_dir = "output/tcm_atss_amp"

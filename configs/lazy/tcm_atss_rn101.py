@@ -1,0 +1,6 @@
+"""TCM-rotated-ATSS on CLIP's ResNet-101."""
+
+from .tcm_atss import dataloader, lr_multiplier, model, optimizer, train
+
+model.clip.name = "RN101-quickgelu"
+train.output_dir = "output/tcm_atss_rn101"

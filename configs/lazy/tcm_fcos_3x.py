@@ -1,0 +1,7 @@
+"""TCM-rotated-FCOS, 36 epochs."""
+
+from .tcm_fcos import dataloader, lr_multiplier, model, optimizer, train
+
+train.max_epochs = 36
+train.step_epochs = [27]
+train.output_dir = "output/tcm_fcos_3x"

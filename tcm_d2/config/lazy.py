@@ -66,7 +66,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
                 "as a key; put it before them"
             )
         try:
-            override = OverridesParser.create().parse_override(text)
+            (override,) = OverridesParser.create().parse_overrides([text])
             value = override.value()
         except OverrideParseException as error:
             raise ValueError(

@@ -10,10 +10,12 @@ toolkit that matches torch: see tcm_d2/build_config.py for the switch TCM_D2_CUD
 
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from setuptools import Command, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 
@@ -141,8 +143,18 @@ class Describe(Command):
         pass
 
 
+class BuildPy(build_py):
+    """Put the configurations into the package, where tcm_d2.model_zoo looks for them."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "tcm_d2" / "configs"
+            shutil.copytree(ROOT / "configs", target, dirs_exist_ok=True)
+
+
 plan = plan_build()
 setup(
     ext_modules=plan.get("ext_modules", []),
-    cmdclass={**plan.get("cmdclass", {}), "describe": Describe},
+    cmdclass={**plan.get("cmdclass", {}), "build_py": BuildPy, "describe": Describe},
 )

@@ -1,0 +1,108 @@
+"""The detectors of ``configs/`` by name, with the functions of Detectron2's model zoo.
+
+from tcm_d2 import model_zoo
+model = model_zoo.get("tcm_fcos.yaml", weights="model_final.pth", device="cpu")
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from omegaconf import DictConfig
+from torch import nn
+
+from tcm_d2.checkpoint.load import SafeCheckpointer
+from tcm_d2.config.lazy import SUFFIX as LAZY_SUFFIX
+from tcm_d2.config.lazy import load_lazy_config
+from tcm_d2.config.loader import load_config
+from tcm_d2.engine.doors import open_plan
+
+_PACKAGE_DIR = Path(__file__).resolve().parent
+# In an installed package, and in a checkout.
+_CONFIG_DIRS = (_PACKAGE_DIR / "configs", _PACKAGE_DIR.parent / "configs")
+
+
+def list_config_files() -> list[str]:
+    """Return the names that the other functions take, like "lazy/tcm_fcos.py"."""
+    folder = _config_dir()
+    found = [*folder.glob("*.yaml"), *folder.glob(f"lazy/*{LAZY_SUFFIX}")]
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def get_config_file(config_path: str) -> str:
+    """Return the full path of a configuration.
+
+    Args:
+        config_path: relative to ``configs/``, such as "tcm_fcos.yaml" or "lazy/tcm_fcos.py".
+
+    Raises:
+        ValueError: for an unknown name; near matches are named.
+    """
+    names = list_config_files()
+    if config_path not in names:
+        near = difflib.get_close_matches(config_path, names, n=4, cutoff=0.4)
+        raise ValueError(
+            f"config_path: unknown configuration {config_path!r}; near matches: "
+            f"{', '.join(near) or 'none'}; list_config_files() gives all {len(names)}"
+        )
+    return str(_config_dir() / config_path)
+
+
+def get_config(config_path: str, trained: bool = False) -> CfgNode | DictConfig:
+    """Return a configuration: a CfgNode of a ``.yaml``, a DictConfig of a ``.py``.
+
+    Args:
+        config_path: see `get_config_file`.
+        trained: weights of ours are not published, so that True is refused.
+
+    Raises:
+        ValueError: for an unknown name, or trained weights.
+    """
+    _refuse_trained(trained)
+    path = get_config_file(config_path)
+    return load_lazy_config(path) if path.endswith(LAZY_SUFFIX) else load_config(path)
+
+
+def get(
+    config_path: str,
+    trained: bool = False,
+    device: str | None = None,
+    *,
+    weights: str = "",
+) -> nn.Module:
+    """Return a detector, in training mode as it is built.
+
+    Args:
+        config_path: see `get_config_file`.
+        trained: see `get_config`.
+        device: None takes the configuration's, or the CPU where there is no CUDA.
+        weights: local file to load, see `SafeCheckpointer`; "" gives random weights.
+
+    Raises:
+        ValueError: for an unknown name, trained weights, or weights that do not fit.
+        FileNotFoundError: the weights are missing.
+    """
+    _refuse_trained(trained)
+    plan = open_plan(get_config_file(config_path))
+    model = plan.build_model(not weights)
+    if weights:
+        SafeCheckpointer(model).load(weights)
+    return model if device is None else model.to(torch.device(device))
+
+
+def _config_dir() -> Path:
+    for folder in _CONFIG_DIRS:
+        if folder.is_dir():
+            return folder
+    raise ValueError(f"no folder with configurations at {' or '.join(map(str, _CONFIG_DIRS))}")
+
+
+def _refuse_trained(trained: bool) -> None:
+    if trained:
+        raise ValueError(
+            "trained: no trained weights are published with tcm_d2; train, convert a checkpoint "
+            "(docs/weights.md), and give it as weights=..."
+        )

@@ -18,6 +18,8 @@ from detectron2.data import DatasetCatalog
 
 from tcm_d2.config import load_config
 from tcm_d2.data.dota.split import SplitConfig, SplitSource, split_dataset
+from tcm_d2.engine.assembly import assemble_experiment
+from tcm_d2.engine.doors import open_plan
 from tcm_d2.engine.from_yaml import build_experiment
 from tcm_d2.engine.loop import evaluate_only, train
 from tcm_d2.engine.setup import usable_device
@@ -118,6 +120,38 @@ def test_eval_only_reproduces_the_ap_after_training(tmp_path: Path, patches: Pat
     assert again.training is None
     assert evaluate_only(again, resume=False) == results
     assert {p.name: p.read_text() for p in (result_dir / "Task1").iterdir()} == detections
+
+
+def test_python_configuration_trains_to_the_same_weights(tmp_path: Path, patches: Path) -> None:
+    entry = _config(tmp_path, patches).DATASETS.PATCH_DIRS[0]
+    clip = "name=custom embed_dim=32 vision_layers=[1,1,1,1] vision_width=16 text_width=32"
+    clip += " text_heads=1 text_layers=1 position_image_size_px=128"
+    clip += " class_prompts.class_names=[plane,ship]"
+    overrides = [f"model.clip.{item}" for item in clip.split()]
+    overrides += ["model.tcm.decoder_width=32", "model.tcm.decoder_heads=2"]
+    overrides += ["model.tcm.decoder_layers=1", "model.fpn.out_channels=32"]
+    head = "num_classes=2 channels=64 num_convs=1 score_threshold=0.001"
+    overrides += [f"model.head.{item}" for item in head.split()]
+    overrides += [f"dataloader.patch_dirs=['{entry}']", "dataloader.classes=[plane,ship]"]
+    overrides += [f"dataloader.{part}.names=[tiny_run_a]" for part in ("train", "test")]
+    overrides += [f"dataloader.{part}.num_workers=0" for part in ("train", "test")]
+    overrides += ["dataloader.train.total_batch_size=2", "optimizer.lr=0.001"]
+    overrides += ["optimizer.clip_max_norm=1", "lr_multiplier.warmup_iters=1"]
+    overrides += ["lr_multiplier.warmup_factor=0.001"]
+    train_keys = "device=cpu seed=1 log_period=1 max_epochs=2 step_epochs=[1]"
+    overrides += [f"train.{item}" for item in train_keys.split()]
+    overrides += [f"train.output_dir='{tmp_path / 'lazy'}'"]
+    plan = open_plan(REPO_DIR / "configs/lazy/tcm_fcos.py", overrides)
+    lazy = assemble_experiment(plan, for_training=True, resume=False)
+    lazy_results = train(lazy, resume=False)
+    results = train(_experiment(tmp_path, patches), resume=False)
+    assert results == lazy_results
+    weights = [
+        torch.load(tmp_path / name / "model_final.pth", weights_only=True)["model"]
+        for name in ("out", "lazy")
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_training_builds_from_the_keys(tmp_path: Path, patches: Path) -> None:

@@ -24,7 +24,10 @@ _SCHEMAS = {
     "paired_iou_rotated_backward": (
         "(Tensor grad_iou, Tensor boxes1, Tensor boxes2) -> (Tensor, Tensor)"
     ),
-    "nms_rotated": ("(Tensor boxes, Tensor scores, Tensor? labels, float iou_threshold) -> Tensor"),
+    "nms_rotated": (
+        "(Tensor boxes, Tensor scores, Tensor? labels, float iou_threshold, "
+        "Tensor? image_ids=None, float? score_threshold=None, int? max_detections=None) -> Tensor"
+    ),
 }
 _TWINS: dict[str, Callable[..., Any]] = {
     "box_iou_rotated": reference.box_iou_rotated,
@@ -106,7 +109,13 @@ def _fake_paired_iou_rotated_backward(
 
 
 def _fake_nms_rotated(
-    boxes: Tensor, scores: Tensor, labels: Tensor | None, iou_threshold: float
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    iou_threshold: float,
+    image_ids: Tensor | None = None,
+    score_threshold: float | None = None,
+    max_detections: int | None = None,
 ) -> Tensor:
     num_kept = torch.library.get_ctx().new_dynamic_size()
     return boxes.new_empty((num_kept,), dtype=torch.int64)

@@ -3,6 +3,8 @@
 The schemas stand here and nowhere else. The compiled extension tcm_d2._C registers kernels for them
 on import; for each device it has none for, the plain-torch twin of tcm_d2.ops.reference is
 registered instead, so that callers never ask which one serves.
+
+Importing it also lends two operators to a Detectron2 without its own: see _detectron2.py.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tcm_d2.ops import reference, reference_enclosing, reference_quads
+from tcm_d2.ops import _detectron2, reference, reference_enclosing, reference_quads
 
 _NAMESPACE = "tcm_d2"
 _PAIRED = "(Tensor boxes1, Tensor boxes2) -> Tensor"
@@ -198,3 +200,4 @@ def _register_fakes_and_autograd() -> None:
 _declare()
 _STATUS = _register_kernels()
 _register_fakes_and_autograd()
+_detectron2.register_missing_operators()

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Pairs worked on at a time, to bound the memory (about 2 KiB a pair).
-_MAX_PAIRS = 1 << 14
+# Pairs worked on at a time: 16 edge pairs each, so that the temporaries stay inside the cache.
+_MAX_PAIRS = 2048
+# Pairs whose bounds are compared at a time, to bound the memory (about 50 bytes a pair).
+_MAX_BOUNDS = 1 << 18
 # Edges with less horizontal extent than this cover no area that float64 could tell from zero.
 _VERTICAL_EXTENT = 1e-30
 
@@ -33,7 +35,7 @@ def quad_iou(quads1: Tensor, quads2: Tensor) -> Tensor:
     if iou.numel() == 0:
         return iou
     bounds1, bounds2 = _bounds(quads1), _bounds(quads2)
-    rows_per_chunk = max(1, 4 * _MAX_PAIRS // quads2.shape[0])
+    rows_per_chunk = max(1, _MAX_BOUNDS // quads2.shape[0])
     for start in range(0, quads1.shape[0], rows_per_chunk):
         rows = bounds1[start : start + rows_per_chunk, None]
         row, column = torch.nonzero(_bounds_overlap(rows, bounds2), as_tuple=True)

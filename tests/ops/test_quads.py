@@ -225,6 +225,7 @@ def test_twin_takes_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     quads1, quads2 = random_quads(30), random_quads(17)
     expected = reference_quads.quad_iou(quads1, quads2)
     monkeypatch.setattr(reference_quads, "_MAX_PAIRS", 5)
+    monkeypatch.setattr(reference_quads, "_MAX_BOUNDS", 40)
     assert torch.equal(reference_quads.quad_iou(quads1, quads2), expected)
 
 

@@ -17,7 +17,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tcm_d2.ops import _detectron2, reference, reference_enclosing, reference_quads
+from tcm_d2.ops import (
+    _detectron2,
+    reference,
+    reference_enclosing,
+    reference_points,
+    reference_quads,
+)
 
 _NAMESPACE = "tcm_d2"
 _PAIRED = "(Tensor boxes1, Tensor boxes2) -> Tensor"
@@ -30,7 +36,7 @@ _SCHEMAS = {
     "paired_giou_rotated_backward": _PAIRED_BACKWARD,
     "paired_diou_rotated": _PAIRED,
     "paired_diou_rotated_backward": _PAIRED_BACKWARD,
-    "nms_rotated": "(Tensor boxes, Tensor scores, Tensor? labels, float iou_threshold) -> Tensor",
+    "nms_rotated": ("(Tensor boxes, Tensor scores, Tensor? labels, float iou_threshold) -> Tensor"),
     "points_in_rotated_boxes": "(Tensor points, Tensor boxes) -> Tensor",
     "quad_iou": "(Tensor quads1, Tensor quads2) -> Tensor",
     "paired_quad_iou": "(Tensor quads1, Tensor quads2) -> Tensor",
@@ -45,7 +51,7 @@ _TWINS: dict[str, Callable[..., Any]] = {
     "paired_diou_rotated": reference_enclosing.paired_diou_rotated,
     "paired_diou_rotated_backward": reference_enclosing.paired_diou_rotated_backward,
     "nms_rotated": reference.nms_rotated,
-    "points_in_rotated_boxes": reference.points_in_rotated_boxes,
+    "points_in_rotated_boxes": reference_points.points_in_rotated_boxes,
     "quad_iou": reference_quads.quad_iou,
     "paired_quad_iou": reference_quads.paired_quad_iou,
     "minimum_area_boxes": reference_quads.minimum_area_boxes,

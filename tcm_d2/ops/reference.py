@@ -22,11 +22,8 @@ _MAX_PAIRS = 1 << 17
 _COLLINEAR_ULPS = 64
 
 
-class Rects(NamedTuple):
-    """Prepared boxes, each field (P,) float64; all zero for boxes without a positive area.
-
-    Shared with the twins in reference_enclosing.py.
-    """
+class _Rects(NamedTuple):
+    """Prepared boxes, each field (P,) float64; all zero for boxes without a positive area."""
 
     cx: Tensor
     cy: Tensor
@@ -36,8 +33,8 @@ class Rects(NamedTuple):
     sin: Tensor
     area: Tensor
 
-    def take(self, index: Tensor) -> Rects:
-        return Rects(*(field[index] for field in self))
+    def take(self, index: Tensor) -> _Rects:
+        return _Rects(*(field[index] for field in self))
 
     def radius(self) -> Tensor:
         return torch.hypot(self.half_w, self.half_h)
@@ -57,22 +54,22 @@ def box_iou_rotated(boxes1: Tensor, boxes2: Tensor, iof: bool) -> Tensor:
     overlaps = boxes1.new_zeros((boxes1.shape[0], boxes2.shape[0]))
     if overlaps.numel() == 0:
         return overlaps
-    rects1, rects2 = prepare(boxes1), prepare(boxes2)
+    rects1, rects2 = _prepare(boxes1), _prepare(boxes2)
     rows_per_chunk = max(1, _MAX_PAIRS // boxes2.shape[0])
     for start in range(0, boxes1.shape[0], rows_per_chunk):
         chunk = slice(start, start + rows_per_chunk)
-        rows = Rects(*(field[chunk, None] for field in rects1))
+        rows = _Rects(*(field[chunk, None] for field in rects1))
         row, column = torch.nonzero(_may_overlap(rows, rects2), as_tuple=True)
         pairs1, pairs2 = rects1.take(row + start), rects2.take(column)
-        overlap = _overlap(pairs1, pairs2, intersection_area(pairs1, pairs2), iof=iof)
+        overlap = _overlap(pairs1, pairs2, _intersection(pairs1, pairs2), iof=iof)
         overlaps[row + start, column] = overlap.to(overlaps.dtype)
     return overlaps
 
 
 def paired_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Return the (P,) IoU of aligned pairs; see tcm_d2.ops.paired_iou_rotated."""
-    rects1, rects2 = prepare(boxes1), prepare(boxes2)
-    iou = _overlap(rects1, rects2, intersection_area(rects1, rects2), iof=False)
+    rects1, rects2 = _prepare(boxes1), _prepare(boxes2)
+    iou = _overlap(rects1, rects2, _intersection(rects1, rects2), iof=False)
     return iou.to(boxes1.dtype)
 
 
@@ -80,15 +77,15 @@ def paired_iou_rotated_backward(
     grad_iou: Tensor, boxes1: Tensor, boxes2: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients (P, 5) wrt both sides of the (P,) IoU, per pixel and per degree."""
-    rects1, rects2 = prepare(boxes1), prepare(boxes2)
-    intersection = intersection_area(rects1, rects2)
+    rects1, rects2 = _prepare(boxes1), _prepare(boxes2)
+    intersection = _intersection(rects1, rects2)
     union = rects1.area + rects2.area - intersection
     iou = _overlap(rects1, rects2, intersection, iof=False)
     grads = []
     for subject, window in ((rects1, rects2), (rects2, rects1)):
         zero = torch.zeros_like(iou)
         area_grad = torch.stack([zero, zero, 2 * subject.half_h, 2 * subject.half_w, zero], dim=1)
-        grad = (1 + iou)[:, None] * intersection_grad(subject, window) - iou[:, None] * area_grad
+        grad = (1 + iou)[:, None] * _intersection_grad(subject, window) - iou[:, None] * area_grad
         grad = grad_iou.double()[:, None] * grad / union[:, None]
         grad = torch.where((intersection > 0)[:, None] & grad.isfinite(), grad, 0.0)
         limit = torch.finfo(boxes1.dtype).max
@@ -101,55 +98,37 @@ def nms_rotated(
 ) -> Tensor:
     """Return the (K,) int64 kept indices, best score first; see tcm_d2.ops.nms_rotated."""
     order = torch.argsort(scores, descending=True, stable=True)
-    rects = prepare(boxes).take(order)
+    rects = _prepare(boxes).take(order)
     sorted_labels = None if labels is None else labels[order]
     alive = torch.ones_like(order, dtype=torch.bool)
     for i in range(order.numel()):
         if not alive[i]:
             continue
-        best = Rects(*(field[i : i + 1] for field in rects))
+        best = _Rects(*(field[i : i + 1] for field in rects))
         rivals = alive & _may_overlap(best, rects)
         rivals[: i + 1] = False
         if sorted_labels is not None:
             rivals &= sorted_labels == sorted_labels[i]
         index = torch.nonzero(rivals).squeeze(1)
         others = rects.take(index)
-        best = Rects(*(field.expand(index.numel()) for field in best))
-        iou = _overlap(best, others, intersection_area(best, others), iof=False)
+        best = _Rects(*(field.expand(index.numel()) for field in best))
+        iou = _overlap(best, others, _intersection(best, others), iof=False)
         alive[index[iou > iou_threshold]] = False
     return order[alive]
 
 
-def points_in_rotated_boxes(points: Tensor, boxes: Tensor) -> Tensor:
-    """Return the (P, M) bool of points in boxes; see tcm_d2.ops.points_in_rotated_boxes."""
-    rects = prepare(boxes)
-    has_area = rects.area > 0
-    half_w = torch.where(has_area, rects.half_w, -1.0)  # no distance is within
-    half_h = torch.where(has_area, rects.half_h, -1.0)
-    inside = points.new_empty((points.shape[0], boxes.shape[0]), dtype=torch.bool)
-    points_per_chunk = max(1, _MAX_PAIRS // max(1, boxes.shape[0]))
-    for start in range(0, points.shape[0], points_per_chunk):
-        chunk = points[start : start + points_per_chunk, :, None].double()
-        dx, dy = chunk[:, 0] - rects.cx, chunk[:, 1] - rects.cy
-        along_w = (dx * rects.cos - dy * rects.sin).abs()
-        along_h = (dx * rects.sin + dy * rects.cos).abs()
-        inside[start : start + points_per_chunk] = (along_w <= half_w) & (along_h <= half_h)
-    return inside
-
-
-def prepare(boxes: Tensor) -> Rects:
-    """Return boxes (P, 5) by field, in float64; see Rects."""
+def _prepare(boxes: Tensor) -> _Rects:
     boxes = boxes.double()
     area = boxes[:, 2] * boxes[:, 3]
     valid = boxes.isfinite().all(dim=1) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
     valid &= (area > 0) & area.isfinite()
     cx, cy, w, h, angle_deg = torch.where(valid[:, None], boxes, 0.0).unbind(dim=1)
-    cos, sin = cos_sin_deg(angle_deg)
-    return Rects(cx, cy, w / 2, h / 2, cos, sin, w * h)
+    cos, sin = _cos_sin_deg(angle_deg)
+    return _Rects(cx, cy, w / 2, h / 2, cos, sin, w * h)
 
 
-def cos_sin_deg(angle_deg: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of degrees, exact at multiples of 90."""
+def _cos_sin_deg(angle_deg: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of degrees, exact at multiples of 90."""
     reduced = torch.fmod(angle_deg, 360.0)
     quarter = torch.round(reduced / 90.0)
     rest_rad = (reduced - 90.0 * quarter) * (math.pi / 180.0)
@@ -161,19 +140,19 @@ def cos_sin_deg(angle_deg: Tensor) -> tuple[Tensor, Tensor]:
     return cos * sign, sin * sign
 
 
-def _may_overlap(rects1: Rects, rects2: Rects) -> Tensor:
+def _may_overlap(rects1: _Rects, rects2: _Rects) -> Tensor:
     """Whether the circumscribed circles meet, broadcast; False for boxes without an area."""
     dx, dy = rects1.cx - rects2.cx, rects1.cy - rects2.cy
     reach = rects1.radius() + rects2.radius()
     return (dx * dx + dy * dy <= reach * reach) & (rects1.area > 0) & (rects2.area > 0)
 
 
-def _overlap(rects1: Rects, rects2: Rects, intersection: Tensor, *, iof: bool) -> Tensor:
+def _overlap(rects1: _Rects, rects2: _Rects, intersection: Tensor, *, iof: bool) -> Tensor:
     whole = rects1.area if iof else rects1.area + rects2.area - intersection
     return torch.where(intersection > 0, intersection / whole, 0.0).clamp(max=1.0)
 
 
-def _relative(subject: Rects, window: Rects) -> _Relative:
+def _relative(subject: _Rects, window: _Rects) -> _Relative:
     dx, dy = subject.cx - window.cx, subject.cy - window.cy
     return _Relative(
         x=dx * window.cos - dy * window.sin,
@@ -183,7 +162,7 @@ def _relative(subject: Rects, window: Rects) -> _Relative:
     )
 
 
-def _larger_first(rects1: Rects, rects2: Rects) -> tuple[Rects, Rects]:
+def _larger_first(rects1: _Rects, rects2: _Rects) -> tuple[_Rects, _Rects]:
     """Order each pair by its values alone, so that the IoU is symmetric to the last bit."""
     swap = torch.zeros_like(rects1.area, dtype=torch.bool)
     tied = ~swap
@@ -191,13 +170,13 @@ def _larger_first(rects1: Rects, rects2: Rects) -> tuple[Rects, Rects]:
         key1, key2 = getattr(rects1, key), getattr(rects2, key)
         swap |= tied & (key1 < key2)
         tied &= key1 == key2
-    first = Rects(*(torch.where(swap, b, a) for a, b in zip(rects1, rects2)))
-    second = Rects(*(torch.where(swap, a, b) for a, b in zip(rects1, rects2)))
+    first = _Rects(*(torch.where(swap, b, a) for a, b in zip(rects1, rects2)))
+    second = _Rects(*(torch.where(swap, a, b) for a, b in zip(rects1, rects2)))
     return first, second
 
 
-def intersection_area(rects1: Rects, rects2: Rects) -> Tensor:
-    """Return the area common to aligned pairs, (P,)."""
+def _intersection(rects1: _Rects, rects2: _Rects) -> Tensor:
+    """Area common to aligned pairs, (P,)."""
     subject, window = _larger_first(rects1, rects2)
     frame = _relative(subject, window)
     ux, uy = frame.cos * subject.half_w, -frame.sin * subject.half_w
@@ -214,7 +193,7 @@ def intersection_area(rects1: Rects, rects2: Rects) -> Tensor:
     return torch.where(apart, 0.0, area)
 
 
-def _are_separated(frame: _Relative, subject: Rects, window: Rects) -> Tensor:
+def _are_separated(frame: _Relative, subject: _Rects, window: _Rects) -> Tensor:
     """Whether a line along one of the four axes separates the pairs (touching counts)."""
     cos, sin = frame.cos.abs(), frame.sin.abs()
     reach_x = window.half_w + (subject.half_w * cos + subject.half_h * sin)
@@ -252,8 +231,8 @@ def _strip_integral(
     return torch.where(width > 0, torch.where(forward, width, -width) * mean, 0.0)
 
 
-def intersection_grad(subject: Rects, window: Rects) -> Tensor:
-    """Return the gradient (P, 5) of the common area wrt the subject's cx, cy, w, h, angle_deg."""
+def _intersection_grad(subject: _Rects, window: _Rects) -> Tensor:
+    """Gradient (P, 5) of the common area wrt the subject's cx, cy, w, h, angle_deg."""
     frame = _relative(subject, window)
     cx = torch.zeros_like(frame.x)
     cy, w, h, angle_rad = (torch.zeros_like(cx) for _ in range(4))
@@ -274,7 +253,7 @@ def intersection_grad(subject: Rects, window: Rects) -> Tensor:
 
 
 def _inside(
-    x: Tensor, y: Tensor, ex: Tensor, ey: Tensor, half_length: Tensor, window: Rects
+    x: Tensor, y: Tensor, ex: Tensor, ey: Tensor, half_length: Tensor, window: _Rects
 ) -> tuple[Tensor, Tensor]:
     """Length and first moment about its midpoint (x, y) of the part of an edge in the window.
 

@@ -14,8 +14,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tcm_d2.ops import reference
-from tcm_d2.ops.reference import Rects
+from tcm_d2.ops.reference import (
+    _cos_sin_deg,
+    _intersection,
+    _intersection_grad,
+    _prepare,
+    _Rects,
+)
 
 # Roundings of the hull's size within which corners coincide, corners lie on the border, and
 # distances are equal.
@@ -51,7 +56,7 @@ class _Enclosed(NamedTuple):
     """The parts of both measures for aligned pairs."""
 
     outlines: tuple[_Outlines, _Outlines]
-    rects: tuple[Rects, Rects]
+    rects: tuple[_Rects, _Rects]
     corners: _Corners
     common: Tensor  # (P,) areas of the intersection
     whole: Tensor  # (P,) and of the union
@@ -116,8 +121,8 @@ def _make_enclosed(boxes1: Tensor, boxes2: Tensor) -> _Enclosed:
     finite = (boxes1.isfinite() & boxes2.isfinite()).all(dim=1)
     outlines = tuple(_outlines(torch.where(finite[:, None], b, 0.0)) for b in (boxes1, boxes2))
     one, two = outlines
-    rects = (reference.prepare(boxes1), reference.prepare(boxes2))
-    common = reference.intersection_area(*rects)
+    rects = (_prepare(boxes1), _prepare(boxes2))
+    common = _intersection(*rects)
     whole = one.w * one.h + two.w * two.h - common
     return _Enclosed((one, two), rects, _corners(one, two), common, whole, finite)
 
@@ -159,7 +164,7 @@ def _centre_difference(pair: _Enclosed) -> tuple[Tensor, Tensor]:
 
 def _common_grads(pair: _Enclosed) -> tuple[Tensor, Tensor]:
     one, two = pair.rects
-    grads = (reference.intersection_grad(one, two), reference.intersection_grad(two, one))
+    grads = (_intersection_grad(one, two), _intersection_grad(two, one))
     first, second = (torch.where((pair.common > 0)[:, None], grad, 0.0) for grad in grads)
     return first, second
 
@@ -176,7 +181,7 @@ def _whole_grads(pair: _Enclosed) -> tuple[Tensor, Tensor]:
 
 def _outlines(boxes: Tensor) -> _Outlines:
     cx, cy, w, h, angle_deg = boxes.double().unbind(dim=1)
-    cos, sin = reference.cos_sin_deg(angle_deg)
+    cos, sin = _cos_sin_deg(angle_deg)
     return _Outlines(cx, cy, w.clamp(min=0.0), h.clamp(min=0.0), cos, sin, w >= 0, h >= 0)
 
 

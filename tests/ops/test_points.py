@@ -7,12 +7,15 @@ import shapely
 import torch
 from torch import Tensor
 
-from tcm_d2.ops import points_in_rotated_boxes, reference
+from tcm_d2.ops import points_in_rotated_boxes, reference_points
 from tests.conftest import DATA_DIR
 from tests.ops.oracle import FAMILIES, box_pairs, polygons
 from tests.parity.golden import Golden
 
-IMPLEMENTATIONS = {"served": points_in_rotated_boxes, "twin": reference.points_in_rotated_boxes}
+IMPLEMENTATIONS = {
+    "served": points_in_rotated_boxes,
+    "twin": reference_points.points_in_rotated_boxes,
+}
 DTYPES = (torch.float32, torch.float64)
 
 
@@ -82,8 +85,8 @@ def test_many_points_take_several_chunks(monkeypatch: pytest.MonkeyPatch) -> Non
     boxes = box_pairs("random", 30, torch.float32)[0]
     points = torch.rand(200, 2) * 60
     expected = points_in_rotated_boxes(points, boxes)
-    monkeypatch.setattr(reference, "_MAX_PAIRS", 70)
-    assert torch.equal(reference.points_in_rotated_boxes(points, boxes), expected)
+    monkeypatch.setattr(reference_points, "_MAX_TESTS", 70)
+    assert torch.equal(reference_points.points_in_rotated_boxes(points, boxes), expected)
 
 
 def test_layouts_half_and_empty() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 HeadKind = Literal["fcos", "atss", "retinanet"]
@@ -30,8 +30,14 @@ _NAMES: dict[HeadKind, dict[str, str]] = {
     },
     "retinanet": {"retina_cls": "class_predictor", "retina_reg": "delta_predictor"},
 }
-# The class predictor tells the heads apart.
+# The class predictor tells the reference's heads apart.
 _MARKERS: dict[str, HeadKind] = {"conv_cls": "fcos", "atss_cls": "atss", "retina_cls": "retinanet"}
+# In ours, the first of these that is there.
+_OWN_MARKERS: dict[str, HeadKind] = {
+    "distance_predictor.weight": "fcos",
+    "delta_scales.0.scale": "atss",
+    "delta_predictor.weight": "retinanet",
+}
 
 
 def find_head_kind(names: Iterable[str]) -> HeadKind | None:
@@ -45,6 +51,15 @@ def find_head_kind(names: Iterable[str]) -> HeadKind | None:
         if kind is not None:
             return kind
     return None
+
+
+def find_own_head_kind(names: Collection[str]) -> HeadKind | None:
+    """Return which of our heads the names belong to, or None.
+
+    Args:
+        names: names below ``head.``.
+    """
+    return next((kind for marker, kind in _OWN_MARKERS.items() if marker in names), None)
 
 
 def convert_head_name(name: str, kind: HeadKind) -> str | None:

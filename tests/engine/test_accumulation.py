@@ -1,4 +1,4 @@
-"""Several passes per iteration: the same step as in one pass, or in more processes."""
+"""Several passes per iteration make the same step as one; the learning rate of large batches."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from tcm_d2.engine.launch import launch
 from tcm_d2.engine.loop import train
 from tcm_d2.engine.optim import scale_learning_rate
 from tcm_d2.engine.stream import check_batch_size
-from tests.engine.launch_targets import train_in_passes
 from tests.engine.tiny_run import TinyDetector, make_experiment
 
 
@@ -39,20 +37,6 @@ def test_passes_make_the_step_of_the_whole_batch(tmp_path: Path, passes: int) ->
     for name, value in finals[0].items():
         # AdamW divides by the gradient's size, which lifts rounding where it is small.
         torch.testing.assert_close(finals[1][name], value, rtol=1e-3, atol=1e-5)
-
-
-def test_passes_equal_processes(tmp_path: Path) -> None:
-    """4 passes in one process are 2 passes in each of 2, dropout and batch statistics included."""
-    launch(train_in_passes, 1, args=(str(tmp_path / "one"), 4), use_cuda=False)
-    launch(train_in_passes, 2, args=(str(tmp_path / "two"), 2), use_cuda=False)
-    assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-5)
-    one, two = (
-        torch.load(tmp_path / n / "model_final.pth", weights_only=True)["model"]
-        for n in ("one", "two")
-    )
-    for name, value in one.items():
-        if "running" not in name and "num_batches" not in name:  # each process sees its own passes
-            torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5)
 
 
 def test_passes_that_do_not_divide_the_batch(tmp_path: Path) -> None:

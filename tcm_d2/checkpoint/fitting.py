@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from tcm_d2.checkpoint.head_names import HeadKind, find_own_head_kind
+from tcm_d2.checkpoint.head_names import HEAD_TITLES, find_own_head_kind
 from tcm_d2.checkpoint.report import Reshaped, Shape
 from tcm_d2.modeling.clip.attention_pool import resize_positional_embedding
 from tcm_d2.modeling.clip.weights import first_text_positions
@@ -20,6 +20,14 @@ _AFTER_SCORE_MAP = re.compile(r"neck\.(lateral_convs\.\d+|extra_convs\.0)\.weigh
 # Its first dimension is the number of channels of res5.
 _RES5_NAME = "backbone.layer4.0.conv3.weight"
 _HEAD_PREFIX = "head."
+# Towers that are worth nothing in parts.
+_TOWERS = {
+    "backbone.": "image tower",
+    "attention_pool.": "attention pool",
+    "text_encoder.": "text tower",
+}
+# Counters of BatchNorm, which frozen normalisation has not and nothing reads.
+COUNTER_SUFFIX = ".num_batches_tracked"
 
 
 class Fit(NamedTuple):
@@ -42,8 +50,8 @@ def fit_tensors(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Fit
     """Return those of ``tensors`` that a model has, in the model's shapes.
 
     Positional embeddings are resized (image) or cut (text); convolutions on res5 keep its columns
-    where those of the score map are more, fewer or none. A head of another kind is left out: its
-    layers mean others.
+    where those of the score map are more, fewer or none. A head of another kind and a tower of
+    another architecture are left out whole: some of their layers would fit, and mean others.
 
     Args:
         tensors: by our names.
@@ -53,14 +61,17 @@ def fit_tensors(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Fit
         ValueError: the text tower has fewer positions in the file.
     """
     fit = Fit({}, [], [], [])
-    theirs, ours = _head_kind(tensors), _head_kind(own)
-    is_other_head = theirs is not None and ours is not None and theirs != ours
-    if is_other_head:
-        fit.notes.append(f"the file's head is {theirs}'s, the model's is {ours}'s: not loaded")
+    left_out = _find_foreign_parts(tensors, own)
+    for prefix, reason in left_out.items():
+        fit.notes.append(f"{reason}: {prefix}* not loaded")
     for name, tensor in tensors.items():
-        if name not in own or (is_other_head and name.startswith(_HEAD_PREFIX)):
+        if name not in own:
             continue
         shapes = tuple(tensor.shape), tuple(own[name].shape)
+        if name.startswith(tuple(left_out)):
+            if shapes[0] != shapes[1]:
+                fit.mismatched.append((name, *shapes))
+            continue
         if shapes[0] == shapes[1]:
             fit.tensors[name] = tensor
             continue
@@ -73,9 +84,26 @@ def fit_tensors(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Fit
     return fit
 
 
-def _head_kind(tensors: Mapping[str, Tensor]) -> HeadKind | None:
-    names = {n.removeprefix(_HEAD_PREFIX) for n in tensors if n.startswith(_HEAD_PREFIX)}
-    return find_own_head_kind(names)
+def _find_foreign_parts(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return why parts of the model cannot come from the file, by the prefix of their names."""
+    reasons = {}
+    theirs, ours = find_own_head_kind(tensors), find_own_head_kind(own)
+    if theirs is not None and ours is not None and theirs != ours:
+        reasons[_HEAD_PREFIX] = (
+            f"the file's head is {HEAD_TITLES[theirs]}'s, the model's {HEAD_TITLES[ours]}'s"
+        )
+    for prefix, tower in _TOWERS.items():
+        if not any(name.startswith(prefix) for name in own):
+            continue
+        for name, tensor in tensors.items():
+            if not name.startswith(prefix) or name.endswith(COUNTER_SUFFIX):
+                continue
+            if name in (_IMAGE_POSITIONS, _TEXT_POSITIONS):
+                continue
+            if name not in own or own[name].shape != tensor.shape:
+                reasons[prefix] = f"the file's {tower} is another one (see {name})"
+                break
+    return reasons
 
 
 def _reshape(

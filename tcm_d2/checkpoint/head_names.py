@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import Literal
 
 HeadKind = Literal["fcos", "atss", "retinanet"]
+HEAD_TITLES: dict[HeadKind, str] = {"fcos": "FCOS", "atss": "ATSS", "retinanet": "RetinaNet"}
 
 # Blocks of a tower in one nn.Sequential: convolution, norm, activation; without a norm (RetinaNet)
 # convolution, activation.
@@ -34,9 +35,9 @@ _NAMES: dict[HeadKind, dict[str, str]] = {
 _MARKERS: dict[str, HeadKind] = {"conv_cls": "fcos", "atss_cls": "atss", "retina_cls": "retinanet"}
 # In ours, the first of these that is there.
 _OWN_MARKERS: dict[str, HeadKind] = {
-    "distance_predictor.weight": "fcos",
-    "delta_scales.0.scale": "atss",
-    "delta_predictor.weight": "retinanet",
+    "head.distance_predictor.weight": "fcos",
+    "head.delta_scales.0.scale": "atss",
+    "head.delta_predictor.weight": "retinanet",
 }
 
 
@@ -54,11 +55,7 @@ def find_head_kind(names: Iterable[str]) -> HeadKind | None:
 
 
 def find_own_head_kind(names: Collection[str]) -> HeadKind | None:
-    """Return which of our heads the names belong to, or None.
-
-    Args:
-        names: names below ``head.``.
-    """
+    """Return which of our heads is among the names of a whole detector of ours, or None."""
     return next((kind for marker, kind in _OWN_MARKERS.items() if marker in names), None)
 
 

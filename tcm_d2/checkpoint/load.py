@@ -13,7 +13,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
 from tcm_d2.checkpoint.convert import ConvertedStateDict, convert_state_dict
-from tcm_d2.checkpoint.fitting import Fit, fit_tensors
+from tcm_d2.checkpoint.fitting import COUNTER_SUFFIX, Fit, fit_tensors
 from tcm_d2.checkpoint.report import LoadReport, some_names, some_of
 from tcm_d2.weight_files.description import describe_tensors
 from tcm_d2.weight_files.reading import read_weight_file
@@ -22,8 +22,6 @@ logger = logging.getLogger(__name__)
 
 # What a CLIP file brings for TCM only.
 _CLIP_TEXT_PREFIXES = ("attention_pool.", "text_encoder.")
-# Counters of BatchNorm, which frozen normalisation has not and nothing reads.
-_COUNTER_SUFFIX = ".num_batches_tracked"
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> LoadReport:
@@ -70,7 +68,7 @@ def match_weights(
         fit = fit_tensors(converted.state_dict, own)
     except ValueError as error:
         raise ValueError(f"weights '{source}': {error}") from None
-    if not fit.tensors:
+    if all(name.endswith(COUNTER_SUFFIX) for name in fit.tensors):
         shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()]
         raise ValueError(
             f"weights '{source}': fits nothing in this model: the file holds {len(tensors)} "
@@ -86,7 +84,7 @@ def _make_report(own: Mapping[str, Tensor], converted: ConvertedStateDict, fit: 
     dead, unexpected = list(converted.dead), list[str]()
     for name in converted.state_dict.keys() - accounted:
         is_unused_text = converted.naming == "CLIP" and name.startswith(_CLIP_TEXT_PREFIXES)
-        is_unused = is_unused_text or name.endswith(_COUNTER_SUFFIX)
+        is_unused = is_unused_text or name.endswith(COUNTER_SUFFIX)
         (dead if is_unused and name not in own else unexpected).append(name)
     return LoadReport(
         loaded=sorted(fit.tensors),

@@ -10,6 +10,8 @@ from tabulate import tabulate
 
 # Names shown per row of the report and per refusal.
 MAX_NAMES_SHOWN = 6
+# Characters after which the names of a row go on in the next line.
+NAMES_WIDTH = 80
 
 Shape = tuple[int, ...]
 
@@ -29,13 +31,14 @@ class Reshaped(NamedTuple):
 class LoadReport(NamedTuple):
     """What became of each tensor of a file and of the model.
 
-    Every tensor of the file is in one of ``loaded``, ``unexpected``, ``mismatched`` and ``dead``;
-    every one of the model in one of ``loaded``, ``missing`` and ``mismatched``.
+    Each tensor of the file is in one of ``loaded``, ``unexpected``, ``mismatched`` and ``dead``;
+    each of the model in one of ``loaded``, ``missing`` and ``mismatched``.
 
     Attributes:
         loaded: names copied into the model, those of ``reshaped`` included.
-        missing: names of parameters and buffers of the model that the file lacks.
-        unexpected: names in the file that the model lacks.
+        missing: names of parameters and buffers of the model that the file does not give.
+        unexpected: names in the file that the model does not take; those of parts left out whole
+            (see ``notes``) are missing too.
         mismatched: (name, shape in the file, shape in the model); the model's value stays.
         converted_from: "" for our own names, else what the names were.
         reshaped: those given another shape on the way.
@@ -64,11 +67,11 @@ class LoadReport(NamedTuple):
         return report_table(
             [
                 ("loaded", len(self.loaded), some_names(self.loaded)),
-                ("of these reshaped", len(self.reshaped), some_of(self.reshaped)),
-                ("missing in the file", len(self.missing), some_names(self.missing)),
-                ("unexpected in the file", len(self.unexpected), some_names(self.unexpected)),
+                ("  of these reshaped", len(self.reshaped), some_of(self.reshaped)),
+                ("missing", len(self.missing), some_names(self.missing)),
+                ("unexpected", len(self.unexpected), some_names(self.unexpected)),
                 ("other shape, not loaded", len(shapes), some_of(shapes)),
-                ("dead in the file", len(self.dead), some_names(self.dead)),
+                ("dead", len(self.dead), some_names(self.dead)),
             ],
             self.notes,
         )
@@ -76,7 +79,13 @@ class LoadReport(NamedTuple):
 
 def report_table(rows: Sequence[tuple[str, int, str]], notes: Iterable[str]) -> str:
     """Return rows of (fate, number, names) as text, and below them the notes."""
-    table = tabulate(rows, ["tensors", "number", "names"], tablefmt="simple", disable_numparse=True)
+    table = tabulate(
+        rows,
+        ["tensors", "number", "names"],
+        tablefmt="simple",
+        disable_numparse=True,
+        maxcolwidths=[None, None, NAMES_WIDTH],
+    )
     return "\n".join([table, *(f"note: {note}" for note in notes)])
 
 
@@ -84,8 +93,14 @@ def some_names(names: Sequence[str]) -> str:
     """Return a few names, or how many there are below each first part where they are many."""
     if len(names) <= MAX_NAMES_SHOWN:
         return ", ".join(names)
-    counts = Counter(name.partition(".")[0] + ("." if "." in name else "") for name in names)
-    return some_of([f"{prefix}* ({n})" if n > 1 else prefix for prefix, n in counts.items()])
+    counts = Counter(name.partition(".")[0] for name in names)
+    return some_of(
+        [
+            f"{name.partition('.')[0]}.* ({n})" if n > 1 else name
+            for name in names
+            if (n := counts.pop(name.partition(".")[0], 0))
+        ]
+    )
 
 
 def some_of(items: Sequence[object]) -> str:

@@ -20,6 +20,7 @@ from tcm_d2.engine.experiment import Training
 from tcm_d2.engine.non_finite import NonFinite, NonFiniteGuard, file_names
 from tcm_d2.engine.seeding import derive_seed, seed_everything
 from tcm_d2.engine.stream import SKIPPED_FILES_KEY, Batch
+from tcm_d2.modeling.dense.precision import at_least_float32
 
 logger = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
             # Gradients are averaged over the processes once, with the last pass.
             with self._without_averaging(number < self._num_passes - 1):
                 losses = self._forward(part)
-                total = torch.stack([loss.float() for loss in losses.values()]).sum()
+                total = torch.stack([at_least_float32(loss) for loss in losses.values()]).sum()
                 found = None if bool(total.isfinite()) else NonFinite("the loss", losses, part)
                 if self._guard.is_bad_anywhere(found):
                     self._guard.skip(self.iter, found)
@@ -128,7 +129,7 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
                     total = self._scaler.scale(total)
                 total.backward()  # type: ignore[no-untyped-call]
             for name, loss in losses.items():
-                sums[name] = sums.get(name, 0) + loss.detach().float()
+                sums[name] = sums.get(name, 0) + at_least_float32(loss.detach())
         return {name: value / self._num_passes for name, value in sums.items()}
 
     def _forward(self, batch: Batch) -> dict[str, Tensor]:

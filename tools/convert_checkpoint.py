@@ -151,7 +151,7 @@ def convert_names(file: WeightFile, path: Path) -> Converted:
     names = list(converted.state_dict)
     rows = [
         ("converted", len(names), some_names(names)),
-        ("  of these reshaped", len(converted.reshaped), some_of(converted.reshaped)),
+        ("of these reshaped", len(converted.reshaped), some_of(converted.reshaped, "; ")),
         ("unknown, left out", len(converted.unknown), some_names(converted.unknown)),
         ("dead, left out", len(converted.dead), some_names(converted.dead)),
     ]

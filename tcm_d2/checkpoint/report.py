@@ -67,10 +67,10 @@ class LoadReport(NamedTuple):
         return report_table(
             [
                 ("loaded", len(self.loaded), some_names(self.loaded)),
-                ("  of these reshaped", len(self.reshaped), some_of(self.reshaped)),
+                ("of these reshaped", len(self.reshaped), some_of(self.reshaped, "; ")),
                 ("missing", len(self.missing), some_names(self.missing)),
                 ("unexpected", len(self.unexpected), some_names(self.unexpected)),
-                ("other shape, not loaded", len(shapes), some_of(shapes)),
+                ("other shape, not loaded", len(shapes), some_of(shapes, "; ")),
                 ("dead", len(self.dead), some_names(self.dead)),
             ],
             self.notes,
@@ -103,7 +103,9 @@ def some_names(names: Sequence[str]) -> str:
     )
 
 
-def some_of(items: Sequence[object]) -> str:
+def some_of(items: Sequence[object], separator: str = ", ") -> str:
     """Return the first few items as text."""
-    shown = ", ".join(str(item) for item in items[:MAX_NAMES_SHOWN])
-    return shown + (f", ... ({len(items)} in all)" if len(items) > MAX_NAMES_SHOWN else "")
+    shown = separator.join(str(item) for item in items[:MAX_NAMES_SHOWN])
+    if len(items) <= MAX_NAMES_SHOWN:
+        return shown
+    return f"{shown}{separator}... ({len(items)} in all)"

@@ -210,9 +210,21 @@ def run_jobs(jobs: list[Job], patch_dir: str) -> None:
         places = ["DATASETS.PATCH_DIRS", repr([f"{DATASET_NAME}={patch_dir}"])]
         plan = open_plan(job.config_file, [*job.overrides, *places, "OUTPUT_DIR", str(output_dir)])
         experiment = assemble_experiment(plan, for_training=True, resume=False)
+        _switch_on_residual_branches(experiment.model)
         if job.in_float64:
             experiment.model.double()
         train(experiment, resume=False)
+
+
+@torch.no_grad()
+def _switch_on_residual_branches(model: torch.nn.Module) -> None:
+    """Fill the norms that a randomly initialised CLIP tower starts with at zero.
+
+    FrozenBN would leave them there, and most of the tower without a gradient.
+    """
+    for module in model.modules():
+        if "BatchNorm" in type(module).__name__ and not module.weight.any():
+            module.weight.fill_(0.5)
 
 
 def _config_of(model: str) -> Path:
@@ -237,7 +249,6 @@ def _overrides(args: argparse.Namespace, norm: str) -> list[str]:
         "SOLVER.MAX_EPOCHS": 0,
         "SOLVER.MAX_ITER": args.iterations,
         "SOLVER.STEPS": (),
-        "SOLVER.WARMUP_ITERS": args.iterations // 2,
         "LOG_PERIOD": 1,
         "SEED": args.seed,
     }

@@ -247,11 +247,11 @@ class MaxIoUAssigner:
         """Return all pairs of exact IoU >= negative_iou, and every object's best ones."""
         every_box = torch.arange(len(boxes), device=boxes.device)
         floor = boxes.new_full((len(boxes),), self.negative_iou)
-        high = pairs_above(grid, boxes, every_box, floor)
+        high = join_pairs(pairs_above(grid, boxes, every_box, floor), boxes.device)
         # Objects whose best IoU is lower: search further down for the best.
         poor = (high.best_iou(len(boxes)) == 0).nonzero(as_tuple=True)[0]
         floor = probe(grid, boxes[poor]).clamp(min=self.min_positive_iou)
-        return join_pairs(high, pairs_above(grid, boxes, poor, floor))
+        return join_pairs([high, *pairs_above(grid, boxes, poor, floor)], boxes.device)
 
     def _reference_pairs(self, grid: AnchorGrid, boxes: Tensor) -> Pairs:
         """Return all pairs of reference IoU >= negative_iou, and every object's best ones.
@@ -259,45 +259,65 @@ class MaxIoUAssigner:
         The exact IoU tells which pairs come into question. The reference's lies within a bound of
         it, or anywhere below, when all pairs down to the best value found are looked at.
         """
-        form = to_reference_form(boxes)
-        has_area = (boxes[:, 2:4] > 0).all(dim=1)
         least = boxes.new_tensor([-torch.inf, -torch.inf, MIN_SIDE_PX, MIN_SIDE_PX, -torch.inf])
-        boxes = torch.maximum(boxes, least).float()
-        bound = rounding_bound(grid, boxes)
-        rich = has_area.nonzero(as_tuple=True)[0]
-        high = pairs_above(grid, boxes, rich, (self.negative_iou - bound[rich]).clamp(min=0))
-        high = _with_reference_iou(high, grid, form)
-        best = high.best_iou(len(boxes))
+        search = _ReferenceSearch(
+            grid, torch.maximum(boxes, least).float(), to_reference_form(boxes), self.negative_iou
+        )
+        rich = (boxes[:, 2:4] > 0).all(dim=1).nonzero(as_tuple=True)[0]
+        search.look(rich, self.negative_iou - search.bound[rich])
+        poor = rich[search.best[rich] < self.negative_iou]
+        best = probe(grid, search.boxes[poor]).clamp(min=self.min_positive_iou)
+        search.look(poor, best - 2 * search.bound[poor])
+        poor = poor[(search.best < search.best_exact - search.bound)[poor]]
+        search.look(poor, (search.best - search.bound)[poor])
+        return join_pairs(search.found, boxes.device)
 
-        poor = rich[best[rich] < self.negative_iou]
-        floor = probe(grid, boxes[poor]).clamp(min=self.min_positive_iou) - 2 * bound[poor]
-        low = pairs_above(grid, boxes, poor, floor.clamp(min=0))
-        best_exact = low.best_iou(len(boxes))
-        low = low.select(low.iou >= (best_exact - 2 * bound)[low.owner])
-        low = _with_reference_iou(low, grid, form)
-        best = torch.maximum(best, low.best_iou(len(boxes)))
 
-        poor = poor[(best < best_exact - bound)[poor]]
-        rest = pairs_above(grid, boxes, poor, (best - bound)[poor].clamp(min=0))
-        return join_pairs(high, low, _with_reference_iou(rest, grid, form))
+class _ReferenceSearch:
+    """Look for pairs of high reference IoU among those of high exact IoU.
+
+    Attributes:
+        boxes: (M, 5) float32 ground truths.
+        bound: (M,) by how much the reference's IoU may exceed the exact one.
+        best: (M,) highest reference IoU found.
+        best_exact: (M,) highest exact IoU found.
+        found: the pairs of reference IoU >= ``high``, the best ones of each box, and others; with
+            the reference's IoU.
+    """
+
+    def __init__(self, grid: AnchorGrid, boxes: Tensor, form: Tensor, high: float) -> None:
+        """Args:
+        grid: the anchors of one image.
+        boxes: (M, 5) float32 ground truths.
+        form: (M, 5) the same from ``to_reference_form``.
+        high: the reference IoU from which on pairs are wanted.
+        """
+        self.boxes = boxes
+        self.bound = rounding_bound(grid, boxes)
+        self.best = boxes.new_zeros(len(boxes))
+        self.best_exact = boxes.new_zeros(len(boxes))
+        self.found: list[Pairs] = []
+        self._grid, self._form, self._high = grid, form, high
+        self._floor = boxes.new_full((len(boxes),), torch.inf)  # how far down each was looked at
+
+    def look(self, rows: Tensor, floor: Tensor) -> None:
+        """Look at all pairs of the boxes ``rows`` (m,) with exact IoU >= ``floor`` (m,)."""
+        floor = floor.clamp(min=0)
+        new = floor < self._floor[rows]
+        rows, floor = rows[new], floor[new]
+        self._floor[rows] = floor
+        for pairs in pairs_above(self._grid, self.boxes, rows, floor):
+            self.best_exact = torch.maximum(self.best_exact, pairs.best_iou(len(self.boxes)))
+            form = self._form[pairs.owner], to_reference_form(self._grid.boxes[pairs.anchor])
+            pairs = Pairs(pairs.owner, pairs.anchor, reference_iou(*form))
+            self.best = torch.maximum(self.best, pairs.best_iou(len(self.boxes)))
+            wanted = (pairs.iou >= self._high) | (pairs.iou == self.best[pairs.owner])
+            self.found.append(pairs.select(wanted & (pairs.iou > 0)))
 
 
 def _check_rounding(iou_rounding: str) -> None:
     if iou_rounding not in IOU_ROUNDINGS:
         raise ValueError(f"iou_rounding: expected one of {IOU_ROUNDINGS}, got {iou_rounding!r}")
-
-
-def _with_reference_iou(pairs: Pairs, grid: AnchorGrid, form: Tensor) -> Pairs:
-    """Return the pairs whose reference IoU is positive, with it.
-
-    Args:
-        pairs: any pairs.
-        grid: the anchors of one image.
-        form: (M, 5) the ground truths from ``to_reference_form``.
-    """
-    chunks = zip(pairs.owner.split(MAX_PAIRS), pairs.anchor.split(MAX_PAIRS))
-    iou = torch.cat([reference_iou(form[o], to_reference_form(grid.boxes[a])) for o, a in chunks])
-    return Pairs(pairs.owner, pairs.anchor, iou).select(iou > 0)
 
 
 def _first_keys(boxes: list[Tensor], num_anchors: int) -> Tensor:

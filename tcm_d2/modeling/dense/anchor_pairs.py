@@ -10,7 +10,7 @@ chunks. Boxes are float32, as the anchors are.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -24,8 +24,8 @@ from tcm_d2.structures.conversions import boxes_to_hboxes
 MAX_PAIRS = 1 << 17
 # Bounds on the IoU are lowered by this much, and windows widened, to outlast rounding.
 BOUND_SLACK = 1e-3
-# Relative error of the coordinates in a float32 IoU: 8 roundings.
-ROUNDING = 2.0**-21
+# Relative error of the coordinates in a float32 IoU: 4 roundings.
+ROUNDING = 2.0**-22
 # The reference's IoU takes points for collinear that span 1e-6 px^2; a few of them.
 LEAST_AREA_ERROR = 1e-5
 
@@ -65,27 +65,27 @@ class _Shapes(NamedTuple):
     per_cell: int
 
 
-def join_pairs(*pairs: Pairs) -> Pairs:
-    """Return all pairs in a row."""
-    return Pairs(*(torch.cat(fields) for fields in zip(*pairs)))
+def join_pairs(pairs: Iterable[Pairs], device: torch.device) -> Pairs:
+    """Return all pairs in a row, on ``device``."""
+    index = torch.zeros(0, dtype=torch.int64, device=device)
+    none = Pairs(index, index, torch.zeros(0, device=device))
+    return Pairs(*(torch.cat(fields) for fields in zip(none, *pairs)))
 
 
-def pairs_above(grid: AnchorGrid, boxes: Tensor, rows: Tensor, floor: Tensor) -> Pairs:
-    """Return each pair of a box and an anchor whose exact IoU is positive and >= ``floor``.
+def pairs_above(grid: AnchorGrid, boxes: Tensor, rows: Tensor, floor: Tensor) -> Iterator[Pairs]:
+    """Yield, in chunks, the pairs of box and anchor whose exact IoU is positive and >= ``floor``.
 
     Args:
         grid: the anchors of one image.
         boxes: (M, 5) float32 ground truths.
         rows: (m,) int64 the ground truths to look at.
-        floor: (m,) their lower bounds.
+        floor: (m,) their lower bounds, >= 0.
     """
-    found = [Pairs(rows[:0], rows[:0], boxes[:0, 0])]
     for item, anchor in _possible_pairs(grid, boxes[rows].double(), floor.double()):
         owner = rows[item]
         iou = paired_iou_rotated(boxes[owner], grid.boxes[anchor])
         kept = (iou > 0) & (iou >= floor[item])
-        found.append(Pairs(owner[kept], anchor[kept], iou[kept]))
-    return join_pairs(*found)
+        yield Pairs(owner[kept], anchor[kept], iou[kept])
 
 
 def probe(grid: AnchorGrid, boxes: Tensor) -> Tensor:

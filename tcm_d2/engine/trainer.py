@@ -85,7 +85,10 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
             self._guard.end_good_step()
             if self._average is not None:
                 self._average.update(self.iter)
-        self.storage.put_scalar("num_skipped_steps", self._guard.num_skipped, smoothing_hint=False)
+        if self._guard.skips:
+            self.storage.put_scalar(
+                "num_skipped_steps", self._guard.num_skipped, smoothing_hint=False
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Return iteration, optimizer, hooks, counts, loss scale as plain containers of tensors."""

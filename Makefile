@@ -16,7 +16,7 @@ MODEL ?= tcm_fcos
 DEMO_DIR ?= output/demo
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
-BENCH_ARGS ?=
+BENCH_ARGS ?= ops
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip
@@ -69,7 +69,7 @@ format: ## reformat Python and C++ sources
 	$(PY) -m ruff check --fix .
 	$(VENV)/bin/clang-format -i $(CSRC)
 
-bench: $(PACKAGE) ## time the rotated operators on this machine
+bench: $(PACKAGE) ## run a benchmark suite on this machine (BENCH_ARGS="ops")
 	@$(PY) tools/benchmark.py $(BENCH_ARGS)
 
 env: $(PACKAGE) ## print versions, the extension's state and devices

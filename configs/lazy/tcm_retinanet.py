@@ -26,7 +26,9 @@ model.head = L(RotatedRetinaNetHead)(
         scales_per_octave=3,
         ratios=[1.0, 0.5, 2.0],
     ),
-    assigner=L(MaxIoUAssigner)(positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0),
+    assigner=L(MaxIoUAssigner)(
+        positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0, iou_rounding="reference"
+    ),
     focal_loss_gamma=2.0,
     focal_loss_alpha=0.25,
     box_loss_weight=1.0,

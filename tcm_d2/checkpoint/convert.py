@@ -1,4 +1,4 @@
-"""Names of tensors in mmrotate's TCM checkpoints, and ours."""
+"""Names of tensors in mmrotate's and CLIP's files, and ours."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from tcm_d2.checkpoint.head_names import HeadKind, convert_head_name, find_head_kind
+from tcm_d2.checkpoint.report import Reshaped
+from tcm_d2.modeling.clip.weights import POOL_PREFIX, UNUSED_NAMES
+from tcm_d2.weight_files.description import Naming, find_naming
 
 # The neck takes res3 .. res5; the reference keeps the extra levels' convolutions in the same list.
 NUM_NECK_INPUTS = 3
@@ -26,7 +29,12 @@ _PREFIXES = {
     "backbone.visual.": "backbone.",
     "text_encoder.": "text_encoder.",
 }
+_CLIP_PREFIXES = {POOL_PREFIX: "attention_pool.", "visual.": "backbone."}
+_CLIP_TEXT_NAME = re.compile(
+    r"^(token_embedding\.|transformer\.|ln_final\.|positional_embedding$|text_projection$)"
+)
 _NECK_CONV = re.compile(r"^neck\.(lateral|fpn)_convs\.(\d+)\.conv\.(weight|bias)$")
+_LATERAL_CONV = re.compile(r"^neck\.lateral_convs\.\d+\.conv\.weight$")
 _DECODER = re.compile(r"^(vis|text)_context_decoder\.(.+)$")
 _DECODER_NAMES = {"vis": "tcm.visual_decoder", "text": "tcm.text_decoder"}
 _HEAD_PREFIX = "bbox_head."
@@ -37,44 +45,105 @@ class ConvertedStateDict(NamedTuple):
 
     Attributes:
         state_dict: tensors by our names.
-        dead: source names of tensors that the published model holds but never uses.
+        dead: source names of tensors that no detector of ours uses.
         unknown: source names that match nothing.
+        naming: whose names they were.
+        reshaped: tensors given another shape.
+        notes: why whole parts were left out, one sentence each.
     """
 
     state_dict: dict[str, Tensor]
     dead: list[str]
     unknown: list[str]
+    naming: Naming
+    reshaped: list[Reshaped]
+    notes: list[str]
+
+
+def convert_state_dict(state_dict: Mapping[str, Tensor]) -> ConvertedStateDict:
+    """Return a state dict of any known kind in our names. Values are shared, not copied.
+
+    Names that no kind claims stay as they are.
+
+    Args:
+        state_dict: tensors by the names of the file they are from.
+    """
+    naming = find_naming(state_dict)
+    if naming in ("mmrotate TCM", "mmrotate"):
+        return convert_mmrotate_state_dict(state_dict)
+    if naming == "CLIP":
+        return _convert_clip_state_dict(state_dict)
+    return ConvertedStateDict(dict(state_dict), [], [], naming, [], [])
 
 
 def convert_mmrotate_state_dict(state_dict: Mapping[str, Tensor]) -> ConvertedStateDict:
-    """Return an mmrotate TCM state dict in our names. Values are shared, not copied.
+    """Return the state dict of an mmrotate detector, with TCM or without, in our names.
 
-    Only one tensor changes its shape: the context loses a leading axis of length one.
+    No value changes: the heads regress in the reference's own frame, and the coders convert. Only
+    one tensor changes its shape: the context loses a leading axis of length one. A backbone other
+    than CLIP's is left out, though many of its names and shapes would fit: its stem and strides
+    are built differently.
 
     Args:
         state_dict: tensors by the reference's names.
     """
-    converted, dead, unknown = {}, [], []
-    head_names = [n.removeprefix(_HEAD_PREFIX) for n in state_dict if n.startswith(_HEAD_PREFIX)]
-    head_kind = find_head_kind(head_names) or "fcos"
+    converted = {}
+    dead: list[str] = []
+    unknown: list[str] = []
+    reshaped, notes = [], _mmrotate_notes(state_dict)
+    head_kind = _find_head_kind(state_dict)
+    has_our_neck = _has_our_neck(state_dict)
     for name, tensor in state_dict.items():
         our_name = convert_mmrotate_name(name, head_kind)
-        if our_name is not None:
-            is_context = name == "contexts" and tensor.dim() == 3
-            converted[our_name] = tensor.squeeze(0) if is_context else tensor
-        elif name.startswith(DEAD_PREFIXES):
-            dead.append(name)
-        else:
-            unknown.append(name)
-    return ConvertedStateDict(converted, dead, unknown)
+        if name.startswith("neck.") and not has_our_neck:
+            our_name = None
+        if our_name is None:
+            (dead if name.startswith(DEAD_PREFIXES) else unknown).append(name)
+            continue
+        if name == "contexts" and tensor.dim() == 3:
+            before, tensor = tensor, tensor.squeeze(0)
+            how = "without the leading axis"
+            reshaped.append(Reshaped(our_name, tuple(before.shape), tuple(tensor.shape), how))
+        converted[our_name] = tensor
+    naming = find_naming(state_dict)
+    return ConvertedStateDict(converted, dead, unknown, naming, reshaped, notes)
 
 
-def convert_mmrotate_name(name: str, head_kind: HeadKind = "fcos") -> str | None:
+def _find_head_kind(state_dict: Mapping[str, Tensor]) -> HeadKind | None:
+    names = [n.removeprefix(_HEAD_PREFIX) for n in state_dict if n.startswith(_HEAD_PREFIX)]
+    return find_head_kind(names)
+
+
+def _has_our_neck(state_dict: Mapping[str, Tensor]) -> bool:
+    """Tell a pyramid over C3 .. C5 from one over other stages, whose numbers mean others."""
+    num_laterals = sum(_LATERAL_CONV.match(name) is not None for name in state_dict)
+    # Parts of a state dict are welcome too.
+    return num_laterals <= NUM_NECK_INPUTS
+
+
+def _mmrotate_notes(state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Return why parts of an mmrotate detector have no place in ours."""
+    notes = []
+    if "backbone.layer1.0.conv1.weight" in state_dict:
+        notes.append(
+            "the file's backbone is an ordinary ResNet, not CLIP's (other stem, other strides): "
+            "not loaded; MODEL.CLIP.WEIGHTS gives the image tower"
+        )
+    if not _has_our_neck(state_dict):
+        notes.append("the file's pyramid is not over C3 to C5: not loaded")
+    has_head = any(name.startswith(_HEAD_PREFIX) for name in state_dict)
+    if has_head and _find_head_kind(state_dict) is None:
+        notes.append("the file's head is none of FCOS, ATSS and RetinaNet: not loaded")
+    return notes
+
+
+def convert_mmrotate_name(name: str, head_kind: HeadKind | None = "fcos") -> str | None:
     """Return our name of a tensor, or None if it is dead there (see DEAD_PREFIXES) or unknown.
 
     Args:
         name: the reference's name, such as ``backbone.visual.conv1.weight``.
-        head_kind: the model's head; one name can mean different tensors in different heads.
+        head_kind: the model's head; one name can mean different tensors in different heads. None
+            knows no head.
     """
     if name in _SINGLE_NAMES:
         return _SINGLE_NAMES[name]
@@ -82,6 +151,8 @@ def convert_mmrotate_name(name: str, head_kind: HeadKind = "fcos") -> str | None
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
     if name.startswith(_HEAD_PREFIX):
+        if head_kind is None:
+            return None
         head_name = convert_head_name(name.removeprefix(_HEAD_PREFIX), head_kind)
         return None if head_name is None else f"head.{head_name}"
     return _convert_neck_name(name) or _convert_decoder_name(name)
@@ -109,3 +180,29 @@ def _convert_decoder_name(name: str) -> str | None:
     rest = re.sub(r"^decoder\.", "layers.", rest)
     rest = re.sub(r"_attn\.proj\.", "_attn.out_proj.", rest)
     return f"{_DECODER_NAMES[match[1]]}.{rest}"
+
+
+def _convert_clip_state_dict(state_dict: Mapping[str, Tensor]) -> ConvertedStateDict:
+    """Return the state dict of a whole CLIP with a ResNet image tower in our names."""
+    converted = {}
+    dead: list[str] = []
+    unknown: list[str] = []
+    for name, tensor in state_dict.items():
+        our_name = convert_clip_name(name)
+        if our_name is not None:
+            converted[our_name] = tensor
+        else:
+            (dead if name in UNUSED_NAMES else unknown).append(name)
+    return ConvertedStateDict(converted, dead, unknown, "CLIP", [], [])
+
+
+def convert_clip_name(name: str) -> str | None:
+    """Return our name of one of CLIP's tensors, or None.
+
+    Args:
+        name: CLIP's name, such as ``visual.layer1.0.conv1.weight``.
+    """
+    for theirs, ours in _CLIP_PREFIXES.items():
+        if name.startswith(theirs):
+            return ours + name.removeprefix(theirs)
+    return f"text_encoder.{name}" if _CLIP_TEXT_NAME.match(name) else None

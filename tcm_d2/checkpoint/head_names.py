@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 HeadKind = Literal["fcos", "atss", "retinanet"]
+HEAD_TITLES: dict[HeadKind, str] = {"fcos": "FCOS", "atss": "ATSS", "retinanet": "RetinaNet"}
 
 # Blocks of a tower in one nn.Sequential: convolution, norm, activation; without a norm (RetinaNet)
 # convolution, activation.
@@ -30,8 +31,14 @@ _NAMES: dict[HeadKind, dict[str, str]] = {
     },
     "retinanet": {"retina_cls": "class_predictor", "retina_reg": "delta_predictor"},
 }
-# The class predictor tells the heads apart.
+# The class predictor tells the reference's heads apart.
 _MARKERS: dict[str, HeadKind] = {"conv_cls": "fcos", "atss_cls": "atss", "retina_cls": "retinanet"}
+# In ours, the first of these that is there.
+_OWN_MARKERS: dict[str, HeadKind] = {
+    "head.distance_predictor.weight": "fcos",
+    "head.delta_scales.0.scale": "atss",
+    "head.delta_predictor.weight": "retinanet",
+}
 
 
 def find_head_kind(names: Iterable[str]) -> HeadKind | None:
@@ -45,6 +52,11 @@ def find_head_kind(names: Iterable[str]) -> HeadKind | None:
         if kind is not None:
             return kind
     return None
+
+
+def find_own_head_kind(names: Collection[str]) -> HeadKind | None:
+    """Return which of our heads is among the names of a whole detector of ours, or None."""
+    return next((kind for marker, kind in _OWN_MARKERS.items() if marker in names), None)
 
 
 def convert_head_name(name: str, kind: HeadKind) -> str | None:

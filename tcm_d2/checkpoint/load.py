@@ -4,57 +4,31 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from tabulate import tabulate
 from torch import Tensor, nn
 
-from tcm_d2.checkpoint.convert import convert_mmrotate_state_dict
-from tcm_d2.checkpoint.reading import read_checkpoint
+from tcm_d2.checkpoint.convert import ConvertedStateDict, convert_state_dict
+from tcm_d2.checkpoint.fitting import COUNTER_SUFFIX, Fit, fit_tensors
+from tcm_d2.checkpoint.report import LoadReport, some_names, some_of
+from tcm_d2.weight_files.description import describe_tensors
+from tcm_d2.weight_files.reading import read_weight_file
 
 logger = logging.getLogger(__name__)
 
-# Names shown per row of the report and per refusal.
-MAX_NAMES_SHOWN = 6
-
-
-class LoadReport(NamedTuple):
-    """What became of each tensor of a file and of the model.
-
-    Attributes:
-        loaded: names copied into the model.
-        missing: names of parameters and buffers of the model that the file lacks.
-        unexpected: names in the file that the model lacks.
-        mismatched: (name, shape in the file, shape in the model); the model's value stays.
-        converted_from: "" for our own names, else what the names were.
-    """
-
-    loaded: list[str]
-    missing: list[str]
-    unexpected: list[str]
-    mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]]
-    converted_from: str
-
-    def as_table(self) -> str:
-        """Return the report as text, a few names per row."""
-        shapes = [f"{name} {theirs} -> {ours}" for name, theirs, ours in self.mismatched]
-        rows = [
-            ["loaded", len(self.loaded), ""],
-            ["missing in the file", len(self.missing), _some(self.missing)],
-            ["unexpected in the file", len(self.unexpected), _some(self.unexpected)],
-            ["other shape, not loaded", len(shapes), _some(shapes)],
-        ]
-        return str(tabulate(rows, ["tensors", "number", "names"], tablefmt="simple"))
+# What a CLIP file brings for TCM only.
+_CLIP_TEXT_PREFIXES = ("attention_pool.", "text_encoder.")
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> LoadReport:
     """Copy tensors into ``model`` where name and shape agree, and log what became of each.
 
-    mmrotate's names are translated first.
+    Names of mmrotate's and CLIP's are translated first; `fit_tensors` says which shapes may
+    differ.
 
     Args:
         model: changed in place.
@@ -62,79 +36,70 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str
         source: the file's name, for messages.
 
     Raises:
-        ValueError: when no tensor fits.
+        ValueError: when no tensor fits, or the text tower is a shorter one.
     """
-    own = model.state_dict()
-    tensors, converted_from, left_over = _in_our_names(tensors, own.keys())
-    fitting = {n: t for n, t in tensors.items() if n in own and t.shape == own[n].shape}
-    report = LoadReport(
-        loaded=sorted(fitting),
-        missing=sorted(own.keys() - tensors.keys()),
-        unexpected=sorted(tensors.keys() - own.keys()) + left_over,
-        mismatched=[
-            (name, tuple(tensor.shape), tuple(own[name].shape))
-            for name, tensor in tensors.items()
-            if name in own and name not in fitting
-        ],
-        converted_from=converted_from,
-    )
-    if not fitting:
-        raise ValueError(
-            f"weights '{source}': fits nothing in this model: {_looks_like(tensors)}, while the "
-            f"model has names like {_some(list(own))}"
-        )
-    model.load_state_dict(fitting, strict=False)
-    complete = not (report.missing or report.unexpected or report.mismatched)
+    fitted, report = match_weights(model.state_dict(), tensors, source=source)
+    model.load_state_dict(fitted, strict=False)
     logger.log(
-        logging.INFO if complete else logging.WARNING,
+        logging.INFO if report.is_complete else logging.WARNING,
         "weights from %s%s:\n%s",
         source,
-        f" (names translated from {converted_from}'s)" if converted_from else "",
+        f" (names translated from {report.converted_from}'s)" if report.converted_from else "",
         report.as_table(),
     )
     return report
 
 
-def _in_our_names(
-    tensors: Mapping[str, Tensor], own_names: Iterable[str]
-) -> tuple[dict[str, Tensor], str, list[str]]:
-    """Return (tensors, whose names they had or "", names that could not be translated)."""
-    own_names = set(own_names)
-    num_known = sum(name in own_names for name in tensors)
-    converted = convert_mmrotate_state_dict(tensors)
-    if sum(name in own_names for name in converted.state_dict) <= num_known:
-        return dict(tensors), "", []
-    if converted.dead:
-        logger.info(
-            "%d tensors that the published model holds but never uses: %s",
-            len(converted.dead),
-            _some(converted.dead),
+def match_weights(
+    own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], *, source: str
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Return what of ``tensors`` goes into a model, in its names and shapes, and the report.
+
+    Args:
+        own: the model's state dict; only names and shapes are read.
+        tensors: {name: tensor}.
+        source: the file's name, for messages.
+
+    Raises:
+        ValueError: as `load_weights`.
+    """
+    converted = convert_state_dict(tensors)
+    try:
+        fit = fit_tensors(converted.state_dict, own)
+    except ValueError as error:
+        raise ValueError(f"weights '{source}': {error}") from None
+    if all(name.endswith(COUNTER_SUFFIX) for name in fit.tensors):
+        shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()]
+        raise ValueError(
+            f"weights '{source}': fits nothing in this model: the file holds {len(tensors)} "
+            f"tensors, like {some_of(shapes)}; it looks like {describe_tensors(tensors)}, while "
+            f"the model has names like {some_of(list(own))}"
         )
-    return converted.state_dict, "mmrotate", list(converted.unknown)
+    return fit.tensors, _make_report(own, converted, fit)
 
 
-def _looks_like(tensors: Mapping[str, Tensor]) -> str:
-    shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()]
-    text = f"the file holds {len(tensors)} tensors, like {_some(shapes)}"
-    names = tuple(tensors)
-    for prefix, guess in (
-        ("visual.", "a whole CLIP model: give it as MODEL.CLIP.WEIGHTS"),
-        ("proposal_generator.", "a Detectron2 two-stage detector"),
-        ("bbox_head.", "an mmdetection or mmrotate detector of another kind"),
-        ("layer1.", "a bare ResNet"),
-    ):
-        if any(name.startswith(prefix) for name in names):
-            return f"{text}; it looks like {guess}"
-    return text
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:MAX_NAMES_SHOWN])
-    return shown + (f", ... ({len(names)} in all)" if len(names) > MAX_NAMES_SHOWN else "")
+def _make_report(own: Mapping[str, Tensor], converted: ConvertedStateDict, fit: Fit) -> LoadReport:
+    """Return what became of each tensor, under its name in the file where it has none of ours."""
+    accounted = {*fit.tensors, *(name for name, _, _ in fit.mismatched)}
+    dead, unexpected = list(converted.dead), list[str]()
+    for name in converted.state_dict.keys() - accounted:
+        is_unused_text = converted.naming == "CLIP" and name.startswith(_CLIP_TEXT_PREFIXES)
+        is_unused = is_unused_text or name.endswith(COUNTER_SUFFIX)
+        (dead if is_unused and name not in own else unexpected).append(name)
+    return LoadReport(
+        loaded=sorted(fit.tensors),
+        missing=sorted(own.keys() - accounted),
+        unexpected=sorted(unexpected) + converted.unknown,
+        mismatched=fit.mismatched,
+        converted_from="" if converted.naming in ("tcm_d2", "unknown") else converted.naming,
+        reshaped=[*(r for r in converted.reshaped if r.name in fit.tensors), *fit.reshaped],
+        dead=sorted(dead),
+        notes=[*converted.notes, *fit.notes],
+    )
 
 
 class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
-    """Save and load a model with its training state, without ever unpickling objects.
+    """Save and load a model with its training state, without ever running code from a file.
 
     Files are written beside their place and then renamed, so that a kill leaves the old file or
     the new one, never half of one.
@@ -150,7 +115,7 @@ class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         """Load weights, and the training state named by ``checkpointables``, from a local file.
 
         Args:
-            path: see `read_checkpoint`; empty keeps the model as it is.
+            path: see `read_weight_file`; empty keeps the model as it is.
             checkpointables: names to load from the file; None for all that this object has.
             require_all_parameters: also refuse a file that leaves a parameter as it was.
 
@@ -158,14 +123,17 @@ class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
             What the file holds besides.
 
         Raises:
-            FileNotFoundError, ValueError: see `read_checkpoint` and `load_weights`; or parameters
+            FileNotFoundError, ValueError: see `read_weight_file` and `load_weights`; or parameters
                 are missing and required.
         """
         if not path:
             logger.info("no weights given: the model keeps those it was built with")
             return {}
-        content = read_checkpoint(path)
-        report = load_weights(self.model, content.pop("model"), source=str(path))
+        file = read_weight_file(path)
+        report = load_weights(self.model, file.tensors, source=str(path))
+        if file.is_torchscript:
+            _warn_of_plain_gelu(self.model, str(path))
+        content = dict(file.rest)
         if require_all_parameters:
             _require_all_parameters(self.model, report, str(path))
         for key in self.checkpointables if checkpointables is None else checkpointables:
@@ -216,12 +184,22 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _warn_of_plain_gelu(model: nn.Module, path: str) -> None:
+    text_encoder = getattr(model, "text_encoder", None)
+    if text_encoder is not None and any(isinstance(m, nn.GELU) for m in text_encoder.modules()):
+        logger.warning(
+            "%s: OpenAI's text towers were trained with QuickGELU, and this model's has plain "
+            "GELU; set MODEL.CLIP.NAME to an architecture that ends in -quickgelu",
+            path,
+        )
+
+
 def _require_all_parameters(model: nn.Module, report: LoadReport, path: str) -> None:
     lacking = {*report.missing, *(name for name, _, _ in report.mismatched)}
     names = [name for name, _ in model.named_parameters() if name in lacking]
     if names:
         raise ValueError(
             f"weights '{path}': {len(names)} parameters of the model are not in the file or have "
-            f"another shape there: {_some(names)}; is the configuration the one it was trained "
-            "with?"
+            f"another shape there: {some_names(names)}; is the configuration the one it was "
+            "trained with?"
         )

@@ -134,6 +134,10 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.ROTATED_HEAD.ANCHOR_SIDE_STRIDES = 4.0
     cfg.MODEL.ROTATED_HEAD.ANCHOR_SCALES_PER_OCTAVE = 1
     cfg.MODEL.ROTATED_HEAD.ANCHOR_RATIOS = [1.0]
+    # ATSS and RetinaNet: whose rounding errors decide between nearly equal overlaps when anchors
+    # are given to objects: "reference" (those of mmrotate's code on the CPU, to the last bit) or
+    # "exact" (none: equal overlaps are equal).
+    cfg.MODEL.ROTATED_HEAD.ASSIGNER_IOU = "reference"
     # ATSS: candidates per object and level.
     cfg.MODEL.ROTATED_HEAD.ATSS_TOPK = 9
     # RetinaNet: an anchor is positive from the first IoU on and negative below the second; an

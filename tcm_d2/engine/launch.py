@@ -1,7 +1,8 @@
-"""Start one process per device: Detectron2's launcher on CUDA, our own on the CPU, or torchrun.
+"""Start one process per device, or join those that torchrun or SLURM started.
 
-Detectron2 0.6's ``launch`` asserts CUDA and NCCL. Its ``comm`` functions need a process group of
-the local processes; 0.6 has a variable for it, today's main a function.
+On CUDA Detectron2's launcher starts them, on the CPU our own: Detectron2 0.6's
+``launch`` asserts CUDA and NCCL. Its ``comm`` functions need a process group of the local
+processes; 0.6 has a variable for it, today's main a function.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.utils import comm
+
+from tcm_d2.engine.place import Place, rendezvous_from_environment
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +31,6 @@ logger = logging.getLogger(__name__)
 TIMEOUT = timedelta(hours=2)
 CONNECTION_LOSS_GRACE_S = 5.0
 _PR_SET_PDEATHSIG = 1
-_TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
-
-
-class _Place(NamedTuple):
-    """Where a process stands among all."""
-
-    rank: int
-    local_rank: int
-    world_size: int
-    local_size: int
 
 
 def launch(
@@ -52,10 +45,10 @@ def launch(
 ) -> None:
     """Run ``main(*args)`` in this process, or in several that train together.
 
-    Under torchrun (its environment variables are set) this process is one of them already and
-    ``num_gpus`` and the rest are not used. Otherwise ``num_gpus`` processes are started here if
-    there is more than one in all; they die with this one, and the first error of a child is raised
-    here with its traceback.
+    Under torchrun or srun with several tasks (their environment variables are set) this process is
+    one of them already, and ``num_gpus`` and the rest are not used. Otherwise ``num_gpus``
+    processes are started here if there is more than one in all; they die with this one, and the
+    first error of a child is raised here with its traceback.
 
     Args:
         main: must be importable by a fresh interpreter.
@@ -67,12 +60,14 @@ def launch(
         use_cuda: None uses CUDA where there is a device.
 
     Raises:
-        ValueError: for a bad number of processes or machines, or "auto" with several machines.
+        ValueError: for a bad number of processes or machines, "auto" with several machines, or
+            environment variables that make no sense.
     """
     if use_cuda is None:
         use_cuda = torch.cuda.is_available()
-    if all(name in os.environ for name in _TORCHRUN_VARIABLES):
-        _run_in_place(_place_from_environment(), "env://", use_cuda, main, args)
+    rendezvous = rendezvous_from_environment(os.environ)
+    if rendezvous is not None:
+        _run_in_place(rendezvous.place, rendezvous.dist_url, use_cuda, main, args)
         return
     local_size = max(num_gpus, 1)
     _check(local_size, num_machines, machine_rank, dist_url, use_cuda)
@@ -124,22 +119,8 @@ def _check(
         )
 
 
-def _place_from_environment() -> _Place:
-    values = {}
-    for name in _TORCHRUN_VARIABLES[:4]:
-        try:
-            values[name] = int(os.environ[name])
-        except ValueError:
-            raise ValueError(
-                f"environment variable {name}: expected an integer, got {os.environ[name]!r}"
-            ) from None
-    return _Place(
-        values["RANK"], values["LOCAL_RANK"], values["WORLD_SIZE"], values["LOCAL_WORLD_SIZE"]
-    )
-
-
 def _run_in_place(
-    place: _Place,
+    place: Place,
     dist_url: str,
     use_cuda: bool,
     main: Callable[..., Any],
@@ -150,7 +131,7 @@ def _run_in_place(
         main(*args)
         return
     if use_cuda:
-        torch.cuda.set_device(place.local_rank)
+        torch.cuda.set_device(_device_index(place))
     elif "OMP_NUM_THREADS" not in os.environ:
         # The processes share the cores; more threads than cores make all of them slow.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.local_size))
@@ -171,6 +152,17 @@ def _run_in_place(
         dist.destroy_process_group()
 
 
+def _device_index(place: Place) -> int:
+    """Return the CUDA device of a process; SLURM may show each process its own one only."""
+    num_devices = torch.cuda.device_count()
+    if num_devices > 1 and place.local_rank >= num_devices:
+        raise ValueError(
+            f"processes on this machine: expected at most {num_devices} (CUDA devices here), got "
+            f"{place.local_size}"
+        )
+    return place.local_rank if num_devices > 1 else 0
+
+
 def _cpu_worker(
     local_rank: int,
     parent_pid: int,
@@ -182,7 +174,7 @@ def _cpu_worker(
     args: tuple[Any, ...],
 ) -> None:
     _die_with_parent(parent_pid)
-    place = _Place(machine_rank * local_size + local_rank, local_rank, world_size, local_size)
+    place = Place(machine_rank * local_size + local_rank, local_rank, world_size, local_size)
     try:
         _run_in_place(place, dist_url, False, main, args)
     except RuntimeError as error:

@@ -5,32 +5,40 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from detectron2.engine import hooks
-from detectron2.engine.defaults import default_writers
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.solver import LRMultiplier
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tcm_d2.checkpoint.load import SafeCheckpointer
+from tcm_d2.checkpoint.load import SafeCheckpointer, load_weights
+from tcm_d2.engine.ema import WeightAverage
 from tcm_d2.engine.experiment import Experiment
-from tcm_d2.engine.trainer import ReportSkippedFiles, SeedEachStep, Trainer
+from tcm_d2.engine.non_finite import NonFiniteGuard
+from tcm_d2.engine.trainer import ReportSkippedFiles, Trainer
 
 logger = logging.getLogger(__name__)
 
 Results = OrderedDict[str, Any]
+
+# Key of a checkpoint under which the average of the weights stands, beside "model".
+EMA_KEY = "model_ema"
 
 
 def train(experiment: Experiment, *, resume: bool) -> Results:
     """Train to the end, with checkpoints, logs and evaluations on the way; evaluate at the end.
 
     All processes call this together. The folder gets ``model_*.pth``, ``model_final.pth``,
-    ``metrics.json`` and TensorBoard's event files.
+    ``metrics.json`` and TensorBoard's event files. With ``ema_decay`` the evaluations see the
+    moving average of the weights, which the checkpoints hold as "model_ema".
 
     Args:
         experiment: with a training part.
@@ -49,26 +57,33 @@ def train(experiment: Experiment, *, resume: bool) -> Results:
     if training is None:
         raise ValueError("experiment: has no training part; build it for training")
     model = create_ddp_model(experiment.model)
-    trainer = Trainer(
-        model,
-        training.loader,
-        training.optimizer,
-        amp_dtype=training.amp_dtype,
-        output_dir=experiment.output_dir,
+    average = (
+        WeightAverage(experiment.model, decay=experiment.ema_decay)
+        if experiment.ema_decay
+        else None
     )
-    checkpointer = SafeCheckpointer(model, experiment.output_dir, trainer=trainer)
+    guard = NonFiniteGuard(
+        experiment.model, skips=training.on_non_finite == "skip", output_dir=experiment.output_dir
+    )
+    trainer = Trainer(model, training, guard=guard, average=average)
+    checkpointer = SafeCheckpointer(
+        model,
+        experiment.output_dir,
+        trainer=trainer,
+        **({} if average is None else {EMA_KEY: average}),
+    )
     results: Results = OrderedDict()
 
     def evaluate_now() -> Results:
         results.clear()
-        results.update(evaluate(experiment))
+        with nullcontext() if average is None else average.swapped_in():
+            results.update(evaluate(experiment))
         # The event writers put NaN (classes without ground truth) into JSON, which has none.
         return _without_nan(results)
 
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
-            SeedEachStep(training.seed),
             hooks.LRScheduler(
                 scheduler=LRMultiplier(
                     training.optimizer, training.lr_multiplier, training.max_iter
@@ -80,14 +95,17 @@ def train(experiment: Experiment, *, resume: bool) -> Results:
             hooks.EvalHook(training.eval_period, evaluate_now) if experiment.evaluations else None,
             ReportSkippedFiles(),
             hooks.PeriodicWriter(
-                default_writers(experiment.output_dir, training.max_iter),
+                _writers(Path(experiment.output_dir), training.max_iter, training.log_period),
                 period=training.log_period,
             )
             if comm.is_main_process()
             else None,
         ]
     )
+    _remove_half_written(Path(experiment.output_dir))
     start_iter = _load_start(checkpointer, trainer, experiment.weights, resume)
+    if average is not None and start_iter == 0:
+        average.restart()
     training.loader.start_iteration = start_iter
     trainer.train(start_iter, training.max_iter)
     return results
@@ -121,6 +139,8 @@ def evaluate(experiment: Experiment) -> Results:
 def evaluate_only(experiment: Experiment, *, resume: bool) -> Results:
     """Load ``experiment.weights``, which must hold every parameter, and evaluate.
 
+    With ``ema_decay`` the moving average in the file, where there is one, takes their place.
+
     Args:
         experiment: its training part is not used.
         resume: take the last checkpoint of the folder instead, if there is one.
@@ -134,7 +154,12 @@ def evaluate_only(experiment: Experiment, *, resume: bool) -> Results:
         weights = checkpointer.get_checkpoint_file()
     if not weights:
         logger.warning("evaluating a model without weights: give MODEL.WEIGHTS")
-    checkpointer.load(weights, checkpointables=[], require_all_parameters=True)
+    rest = checkpointer.load(weights, checkpointables=[], require_all_parameters=True)
+    if experiment.ema_decay and EMA_KEY in rest:
+        logger.info("evaluating the moving average of the weights ('%s' in %s)", EMA_KEY, weights)
+        load_weights(experiment.model, rest[EMA_KEY], source=f"{weights}, {EMA_KEY}")
+    elif experiment.ema_decay:
+        logger.warning("%s holds no '%s': evaluating its weights", weights, EMA_KEY)
     return evaluate(experiment)
 
 
@@ -148,12 +173,34 @@ def create_ddp_model(model: nn.Module) -> nn.Module:
     if comm.get_world_size() == 1:
         return model
     on_cuda = next(model.parameters()).device.type == "cuda"
-    device_ids = [comm.get_local_rank()] if on_cuda else None
+    device_ids = [torch.cuda.current_device()] if on_cuda else None
     return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
 
 
 def _checkpoint_hook(checkpointer: SafeCheckpointer, period: int, num_to_keep: int) -> Any:
     return hooks.PeriodicCheckpointer(checkpointer, period, max_to_keep=num_to_keep or None)
+
+
+def _writers(output_dir: Path, max_iter: int, log_period: int) -> list[Any]:
+    """Return Detectron2's default writers; files get the median since the last line.
+
+    Detectron2's own window of 20 iterations whatever the period would mix, in the first lines
+    after a resume, other values than an uninterrupted run's.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    return [
+        CommonMetricPrinter(max_iter),
+        JSONWriter(str(output_dir / "metrics.json"), window_size=log_period),
+        TensorboardXWriter(str(output_dir), window_size=log_period),
+    ]
+
+
+def _remove_half_written(output_dir: Path) -> None:
+    """Remove what runs that were killed while they wrote a checkpoint have left."""
+    if comm.is_main_process():
+        for path in output_dir.glob(".*.pth.*.tmp"):
+            logger.info("removing %s, half written by a run that was killed", path)
+            path.unlink(missing_ok=True)
 
 
 def _load_start(

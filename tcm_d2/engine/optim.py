@@ -80,17 +80,13 @@ def clip_gradients_before_step(optimizer: Optimizer, *, max_norm: float, norm_ty
     """Make every step of ``optimizer`` first scale all gradients together to ``max_norm``.
 
     One norm over all parameters of the optimizer, as mmcv's ``grad_clip``; Detectron2's "norm"
-    clips each tensor by itself. With a gradient scaler this runs after unscaling.
-
-    The optimizer's step then raises FloatingPointError when the norm is not finite, before any
-    weight has changed.
+    clips each tensor by itself. Gradients have to be finite, and unscaled where a gradient scaler
+    is used: the trainer sees to both.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def clip(*_: Any) -> None:
-        total_norm = float(nn.utils.clip_grad_norm_(parameters, max_norm, norm_type))
-        if not math.isfinite(total_norm):
-            raise FloatingPointError(f"the norm of the gradient is {total_norm}")
+        nn.utils.clip_grad_norm_(parameters, max_norm, norm_type)
 
     optimizer.register_step_pre_hook(clip)
 

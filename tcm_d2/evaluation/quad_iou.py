@@ -1,8 +1,9 @@
-"""IoU of quadrilaterals given as four corner points, vectorised over pairs, in float64.
+"""Overlaps among many quadrilaterals given as four corner points, in float64.
 
-Semantics are those of the DOTA devkit's ``polyiou.cpp``: a quad is its winding-number function,
-oriented so that its signed area is not negative. For every simple quad, convex or not, that is the
-exact area of the intersection; for a self-crossing one it is what the devkit computes, too.
+Semantics of their IoU (tcm_d2.ops.paired_quad_iou) are those of the DOTA devkit's ``polyiou.cpp``:
+a quad is its winding-number function, oriented so that its signed area is not negative. For every
+simple quad, convex or not, that is the exact area of the intersection; for a self-crossing one it
+is what the devkit computes, too.
 
 Deliberate differences from the devkit: no absolute epsilon of 1e-8 (it makes the devkit inexact for
 boxes far below a pixel); 0 / 0 for two zero-area quads is 0 and not NaN; an intersection below 0
@@ -17,17 +18,17 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from tcm_d2 import ops
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-# Pairs worked on at once: 16 edge pairs each, so that the temporaries stay inside the cache.
-_PAIRS_PER_CHUNK = 1024
 # Candidate pairs listed at once (about 100 MB of temporaries).
 _CANDIDATES_PER_CHUNK = 1_000_000
-# Edges with less horizontal extent than this cover no area that float64 could tell from zero.
-_VERTICAL_EXTENT_PX = 1e-30
 # Room left to rounding when a pair is dropped because its upright bounds cannot reach the IoU.
 _BOUND_SLACK = 1e-9
 
@@ -59,15 +60,10 @@ def quads_to_bounds(quads: FloatArray) -> FloatArray:
 def paired_quad_iou(quads1: FloatArray, quads2: FloatArray) -> FloatArray:
     """Return the IoU (N,) of ``quads1[i]`` with ``quads2[i]``, both (N, 4, 2).
 
-    A quad is a signed sum of the trapezoids under its edges; the intersection is the sum over the
-    16 pairs of edges of the integral of the lower of two straight lines, which has a closed form
-    and, unlike clipping, no special cases.
+    The last bit of an IoU doesn't depend on what else is in the arrays.
     """
-    iou = np.empty(len(quads1), dtype=np.float64)
-    for start in range(0, len(quads1), _PAIRS_PER_CHUNK):
-        part = slice(start, start + _PAIRS_PER_CHUNK)
-        iou[part] = _iou_of_chunk(quads1[part], quads2[part])
-    return iou
+    iou = ops.paired_quad_iou(_as_tensor(quads1), _as_tensor(quads2))
+    return np.asarray(iou.numpy(), dtype=np.float64)
 
 
 def overlapping_quads(
@@ -175,65 +171,6 @@ def _candidates(
         start = stop
 
 
-def _iou_of_chunk(quads1: FloatArray, quads2: FloatArray) -> FloatArray:
-    area1, area2 = signed_area(quads1), signed_area(quads2)
-    base = np.minimum(quads1[:, :, 1].min(axis=1), quads2[:, :, 1].min(axis=1))  # (N,)
-    edges1 = _Edges.of(quads1, base, area1)
-    edges2 = _Edges.of(quads2, base, area2)
-    inter = np.maximum(_integrate_lower(edges1, edges2), 0.0)
-    union = np.abs(area1) + np.abs(area2) - inter
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(inter > 0, inter / union, 0.0)
-
-
-class _Edges(NamedTuple):
-    """Edges of quads as lines over x, each (4, N): y(x) = height + slope * (x - left)."""
-
-    left: FloatArray
-    right: FloatArray
-    height: FloatArray
-    slope: FloatArray
-    sign: FloatArray
-
-    @staticmethod
-    def of(quads: FloatArray, base: FloatArray, area: FloatArray) -> _Edges:
-        x0, y0 = np.ascontiguousarray(quads[:, :, 0].T), quads[:, :, 1].T - base  # (4, N)
-        x1, y1 = np.roll(x0, -1, axis=0), np.roll(y0, -1, axis=0)
-        run = x1 - x0
-        vertical = np.abs(run) < _VERTICAL_EXTENT_PX
-        slope = (y1 - y0) / np.where(vertical, 1.0, run)
-        sign = np.where(vertical, 0.0, np.sign(run)) * np.where(area < 0, -1.0, 1.0)
-        forward = run >= 0
-        return _Edges(
-            left=np.where(forward, x0, x1),
-            right=np.where(forward, x1, x0),
-            height=np.where(forward, y0, y1),
-            slope=np.where(vertical, 0.0, slope),
-            sign=sign,
-        )
-
-
-def _integrate_lower(edges1: _Edges, edges2: _Edges) -> FloatArray:
-    """Sum over edge pairs the signed integral (N,) of the lower line over the shared x range."""
-    one = _Edges(*(column[:, None] for column in edges1))  # (4, 1, N)
-    two = _Edges(*(column[None] for column in edges2))  # (1, 4, N)
-    low = np.maximum(one.left, two.left)  # (4, 4, N)
-    width = np.maximum(np.minimum(one.right, two.right) - low, 0.0)
-    y1_low = one.height + one.slope * (low - one.left)
-    y2_low = two.height + two.slope * (low - two.left)
-    y1_high = y1_low + one.slope * width
-    y2_high = y2_low + two.slope * width
-    gap_low, gap_high = y1_low - y2_low, y1_high - y2_high
-    # Mean of |gap|, a line that may change its sign once.
-    gap_sum = np.abs(gap_low) + np.abs(gap_high)
-    crossing = gap_low * gap_high < 0
-    squares = gap_low * gap_low + gap_high * gap_high
-    mean_gap = 0.5 * np.where(crossing, squares / np.where(crossing, gap_sum, 1.0), gap_sum)
-    mean_lower = 0.25 * (y1_low + y1_high + y2_low + y2_high) - 0.5 * mean_gap
-    terms = (one.sign * two.sign * width * mean_lower).reshape(-1, width.shape[-1])  # (16, N)
-    # One after the other: numpy's sum picks its order by the shape, and the last bit of an IoU must
-    # not depend on how many pairs share a chunk (equal IoUs decide by index).
-    total: FloatArray = terms[0].copy()
-    for term in terms[1:]:
-        total += term
-    return total
+def _as_tensor(quads: FloatArray) -> Tensor:
+    """The same numbers as a tensor, copied where torch would not take the array."""
+    return torch.from_numpy(np.require(quads, np.float64, ["C_CONTIGUOUS", "WRITEABLE"]))

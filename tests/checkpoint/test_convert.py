@@ -1,95 +1,107 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+import torchvision
+from torch import Tensor
 
-from tcm_d2.checkpoint.convert import convert_mmrotate_name, convert_mmrotate_state_dict
-from tcm_d2.modeling.clip.weights import build_clip_towers
-from tcm_d2.modeling.neck.fpn import RotatedFPN
-from tcm_d2.modeling.tcm.tcm import TCM
+from tcm_d2.checkpoint.convert import (
+    convert_clip_name,
+    convert_mmrotate_name,
+    convert_mmrotate_state_dict,
+    convert_state_dict,
+)
+from tcm_d2.checkpoint.head_names import HeadKind
+from tcm_d2.checkpoint.load import match_weights
+from tests.checkpoint.detectors import (
+    full_size_model,
+    full_size_state,
+    read_reference_shapes,
+    reference_state,
+)
 from tests.conftest import DATA_DIR
-from tests.modeling.small_clip import SMALL_CLIP
 
-NUM_CLASSES = 15
-
-
-def read_reference_shapes() -> dict[str, tuple[tuple[int, ...], str]]:
-    """Return shape and kind (param, frozen, buffer) of each tensor of the full-size reference."""
-    rows = {}
-    for line in (DATA_DIR / "golden" / "param_names_fcos.txt").read_text().splitlines():
-        if not line.startswith("#"):
-            name, shape, _, kind = line.split()
-            rows[name] = (tuple(int(n) for n in shape.strip("()").split(",") if n), kind)
-    return rows
+KINDS: list[HeadKind] = ["fcos", "atss", "retinanet"]
 
 
-def make_full_size_model() -> nn.Module:
-    """Return the published model without its head, on the meta device."""
-    config = replace(
-        SMALL_CLIP,
-        name="RN50-quickgelu",
-        context_length=77,
-        position_image_size_px=1024,
-        class_prompts=[f"class {i}" for i in range(NUM_CLASSES)],
-    )
-    model = nn.Module()
-    with torch.device("meta"):
-        towers = build_clip_towers(config)
-        model.backbone, model.attention_pool = towers.image, towers.attention_pool
-        model.text_encoder = towers.text
-        model.tcm = TCM(
-            joint_width=towers.embed_dim,
-            token_width=towers.text_width,
-            num_context=towers.num_context,
-            decoder_width=256,
-            decoder_heads=4,
-            decoder_layers=3,
-            decoder_dropout=0.1,
-            visual_scale_init=1e-3,
-            text_scale_init=1e-4,
-            temperature=0.07,
-            prompt_generator="none",
-        )
-        in_channels = {n: towers.image.out_channels[n] for n in ("res3", "res4", "res5")}
-        in_channels["res5"] += NUM_CLASSES
-        model.neck = RotatedFPN(
-            in_channels, out_channels=256, extra_levels_from="output", relu_before_extra=True
-        )
-    return model
+def golden_names(kind: HeadKind, request: pytest.FixtureRequest) -> Path:
+    """Return the list of a full-size reference's tensors; only FCOS's lies in the project."""
+    own = DATA_DIR / "golden" / f"param_names_{kind}.txt"
+    return own if own.is_file() else request.getfixturevalue("golden_dir") / own.name
 
 
-def test_every_full_size_tensor_has_its_place() -> None:
-    reference = read_reference_shapes()
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_full_size_tensor_has_its_place(
+    request: pytest.FixtureRequest, kind: HeadKind
+) -> None:
+    """Nothing is left over but the prompt generator, nothing of the model is missing."""
+    reference = reference_state(golden_names(kind, request))
     assert len(reference) > 600
-    tensors = {name: torch.empty(shape, device="meta") for name, (shape, _) in reference.items()}
-    converted = convert_mmrotate_state_dict(tensors)
-    assert converted.unknown == []
-    assert len(converted.dead) == 8
-    assert all(name.startswith("prompt_generator.") for name in converted.dead)
-    assert len(converted.state_dict) == len(reference) - 8
-    ours = make_full_size_model().state_dict()
-    theirs = {n: t for n, t in converted.state_dict.items() if not n.startswith("head.")}
-    assert theirs.keys() == ours.keys()
-    for name, tensor in theirs.items():
-        assert tensor.shape == ours[name].shape, name
-    assert ours["attention_pool.positional_embedding"].shape == (1025, 2048)
+    own = full_size_state(kind)
+    fitted, report = match_weights(own, reference, source="reference")
+    assert report.is_complete and report.notes == []
+    assert report.loaded == sorted(own) and len(report.dead) == 8
+    assert all(name.startswith("prompt_generator.") for name in report.dead)
+    assert [r.name for r in report.reshaped] == ["tcm.context"]
+    assert len(own) == len(reference) - 8
+    assert {n: t.shape for n, t in fitted.items()} == {n: t.shape for n, t in own.items()}
+    assert own["attention_pool.positional_embedding"].shape == (1025, 2048)
 
 
-def test_the_same_tensors_train_as_in_the_reference() -> None:
-    model = make_full_size_model()
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_tensors_train_as_in_the_reference(
+    request: pytest.FixtureRequest, kind: HeadKind
+) -> None:
+    model = full_size_model(kind)
     trainable = {n: p.requires_grad for n, p in model.named_parameters()}
     buffers = {n for n, _ in model.named_buffers()}
-    for name, (_, kind) in read_reference_shapes().items():
-        our_name = convert_mmrotate_name(name)
-        if our_name is None or our_name.startswith("head."):
+    for name, (_, role) in read_reference_shapes(golden_names(kind, request)).items():
+        our_name = convert_mmrotate_name(name, kind)
+        if our_name is None:
             continue
-        if kind == "buffer":
+        if role == "buffer":
             assert our_name in buffers, name
         else:
-            assert trainable[our_name] == (kind == "param"), name
+            assert trainable[our_name] == (role == "param"), name
+
+
+@pytest.mark.parametrize("without_tcm", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_plain_mmrotate_detector_of_full_size(
+    request: pytest.FixtureRequest, kind: HeadKind, without_tcm: bool
+) -> None:
+    """Head and pyramid load; the ordinary ResNet stays out, though most of its shapes would fit."""
+    theirs = plain_mmrotate_state(golden_names(kind, request))
+    own = full_size_state(kind, MODEL__TCM__ENABLED=not without_tcm)
+    fitted, report = match_weights(own, theirs, source="plain")
+    assert {n.partition(".")[0] for n in fitted} == {"neck", "head"}
+    assert {n for n in own if n.startswith(("neck.", "head."))} == fitted.keys()
+    assert report.mismatched == [] and report.dead == []
+    assert set(report.unexpected) == {n for n in theirs if n.startswith("backbone.")}
+    assert any(own.get(name) is not None for name in report.unexpected)
+    assert "an ordinary ResNet, not CLIP's" in report.notes[0]
+    widened = {r.name: r.how for r in report.reshaped}
+    expected = {"neck.lateral_convs.2.weight", "neck.extra_convs.0.weight"}
+    if kind == "fcos":
+        expected.remove("neck.extra_convs.0.weight")
+    assert widened.keys() == (set() if without_tcm else expected)
+    assert set(widened.values()) <= {"15 columns of the score map zero"}
+
+
+def plain_mmrotate_state(names: Path) -> dict[str, Tensor]:
+    """Return what mmrotate's detector without TCM holds: a ResNet-50, the same pyramid and head."""
+    state = {}
+    for name, tensor in reference_state(names).items():
+        if name.startswith(("neck.", "bbox_head.")):
+            if tensor.dim() == 4 and tensor.shape[1] == 2063:
+                tensor = tensor[:, :2048]
+            state[name] = tensor
+    with torch.device("meta"):
+        backbone = torchvision.models.resnet50().state_dict()
+    backbone = {n: t for n, t in backbone.items() if not n.startswith("fc.")}
+    return {**{f"backbone.{n}": t for n, t in backbone.items()}, **state}
 
 
 @pytest.mark.parametrize(
@@ -132,3 +144,35 @@ def test_context_loses_its_leading_axis_and_the_rest_is_reported() -> None:
     assert torch.equal(converted.state_dict["tcm.context"], weights["contexts"][0])
     assert converted.dead == ["prompt_generator.prompt_proj.0.weight"]
     assert converted.unknown == ["optimizer"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("visual.conv1.weight", "backbone.conv1.weight"),
+        ("visual.attnpool.positional_embedding", "attention_pool.positional_embedding"),
+        ("positional_embedding", "text_encoder.positional_embedding"),
+        ("text_projection", "text_encoder.text_projection"),
+        ("ln_final.bias", "text_encoder.ln_final.bias"),
+        ("logit_scale", None),
+        ("attn_mask", None),
+        ("transformer_decoder.weight", None),
+    ],
+)
+def test_clip_names(theirs: str, ours: str | None) -> None:
+    assert convert_clip_name(theirs) == ours
+
+
+def test_pyramid_over_other_stages_is_left_out() -> None:
+    """A two-stage detector's pyramid starts at C2: number 1 there is not number 1 here."""
+    state = {f"neck.lateral_convs.{i}.conv.weight": torch.ones(2, 2, 1, 1) for i in range(4)}
+    state["neck.fpn_convs.1.conv.weight"] = torch.ones(2, 2, 3, 3)
+    converted = convert_state_dict(state)
+    assert converted.state_dict == {} and len(converted.unknown) == 5
+    assert converted.notes == ["the file's pyramid is not over C3 to C5: not loaded"]
+
+
+def test_unknown_heads_are_left_out() -> None:
+    state = {"bbox_head.gfl_cls.weight": torch.ones(1), "bbox_head.cls_convs.0.conv.weight": 1}
+    converted = convert_state_dict(state)
+    assert converted.state_dict == {} and "none of FCOS, ATSS and RetinaNet" in converted.notes[0]

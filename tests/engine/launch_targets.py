@@ -7,21 +7,7 @@ import os
 import time
 from pathlib import Path
 
-import torch
 from detectron2.utils import comm
-from torch import nn
-
-
-def train_tiny(folder: str) -> None:
-    from tcm_d2.engine.loop import train
-    from tests.engine.tiny_run import TinyDetector, make_experiment
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    # Without dropout and batch statistics, one process and two compute the same.
-    model = TinyDetector(dropout=0.0)
-    model.backbone[1] = nn.Identity()
-    train(make_experiment(Path(folder), model=model, max_iter=6), resume=False)
 
 
 def write_place(folder: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tcm_d2.engine.launch import launch
-from tests.engine.launch_targets import fail_on_rank_one, train_tiny, write_place
+from tests.engine.launch_targets import fail_on_rank_one, write_place
 
 REPO_DIR = Path(__file__).resolve().parents[2]
 IMPORTS = """
@@ -32,44 +32,75 @@ def test_one_process_runs_in_place(tmp_path: Path) -> None:
     assert not torch.distributed.is_initialized()
 
 
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    """2 x batch 2 sees the samples of 1 x batch 4, and the mean loss and gradient are its own."""
-    launch(train_tiny, 1, args=(str(tmp_path / "one"),), use_cuda=False)
-    launch(train_tiny, 2, args=(str(tmp_path / "two"),), use_cuda=False)
-    runs = []
-    for name in ("one", "two"):
-        lines = (tmp_path / name / "metrics.json").read_text().splitlines()
-        runs.append([json.loads(line)["total_loss"] for line in lines])
-    assert runs[1] == pytest.approx(runs[0], rel=1e-5)
-    one, two = (
-        torch.load(tmp_path / n / "model_final.pth", weights_only=True)["model"]
-        for n in ("one", "two")
-    )
-    for name, value in one.items():
-        # AdamW divides by the gradient's size, which lifts rounding where it is small.
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-5)
-
-
 def test_childs_error_is_shown() -> None:
     with pytest.raises(Exception, match="the reason is written here"):
         launch(fail_on_rank_one, 2, args=("",), use_cuda=False)
 
 
-def test_torchrun_variables_are_used(tmp_path: Path) -> None:
-    code = IMPORTS.format("write_place")
-    code += "launch(write_place, 1, args=(sys.argv[1],), use_cuda=False)\n"
+def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def _run_together(folder: Path, calls: list[tuple[dict[str, object], str]]) -> list[list[int]]:
+    """Run ``launch(write_place, 1, <options>)`` at once in fresh processes.
+
+    Args:
+        folder: for the result.
+        calls: variables of each process's environment, and more arguments of its call.
+
+    Returns:
+        What `write_place` says: rank, world size, local rank, local size of each.
+    """
     started = []
+    for variables, options in calls:
+        code = IMPORTS.format("write_place") + "if __name__ == '__main__':\n"
+        code += f"    launch(write_place, 1, args=(sys.argv[1],), use_cuda=False{options})\n"
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+        environment |= {"PYTHONPATH": str(REPO_DIR), **{k: str(v) for k, v in variables.items()}}
+        command = [sys.executable, "-c", code, str(folder)]
+        started.append(subprocess.Popen(command, env=environment, cwd=REPO_DIR))
+    assert [process.wait(timeout=120) for process in started] == [0] * len(calls)
+    places: list[list[int]] = json.loads((folder / "place.json").read_text())
+    return places
+
+
+def test_torchrun_variables_are_used(tmp_path: Path) -> None:
+    calls: list[tuple[dict[str, object], str]] = []
+    port = _free_port()
     for rank in range(2):
         variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": REPO_DIR}
-        environment = {**os.environ, **{key: str(value) for key, value in variables.items()}}
-        command = [sys.executable, "-c", code, str(tmp_path)]
-        started.append(subprocess.Popen(command, env=environment, cwd=REPO_DIR))
-    assert [process.wait(timeout=60) for process in started] == [0, 0]
-    assert json.loads((tmp_path / "place.json").read_text()) == [[0, 2, 0, 2], [1, 2, 1, 2]]
+        calls.append(({**variables, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}, ""))
+    assert _run_together(tmp_path, calls) == [[0, 2, 0, 2], [1, 2, 1, 2]]
+
+
+def test_slurm_variables_are_used(tmp_path: Path) -> None:
+    """Two tasks of one machine, as srun starts them; address and port by ourselves."""
+    common = {"SLURM_NTASKS": 2, "SLURM_TASKS_PER_NODE": "2", "SLURM_NODELIST": "localhost"}
+    # A job number that leads to a free port.
+    common |= {"SLURM_JOB_ID": _free_job_id(), "SLURM_STEP_ID": 0}
+    calls: list[tuple[dict[str, object], str]] = [
+        ({**common, "SLURM_PROCID": rank, "SLURM_LOCALID": rank}, "") for rank in range(2)
+    ]
+    assert _run_together(tmp_path, calls) == [[0, 2, 0, 2], [1, 2, 1, 2]]
+
+
+def _free_job_id() -> int:
+    for job_id in range(os.getpid(), os.getpid() + 100):
+        with socket.socket() as candidate:
+            if candidate.connect_ex(("127.0.0.1", 20000 + job_id % 10000)) != 0:
+                return job_id
+    raise AssertionError("no free port")
+
+
+def test_two_machines_train_together(tmp_path: Path) -> None:
+    """Detectron2's arguments; each "machine" is a launcher that starts one process."""
+    url = f"tcp://127.0.0.1:{_free_port()}"
+    calls: list[tuple[dict[str, object], str]] = [
+        ({}, f", num_machines=2, machine_rank={rank}, dist_url={url!r}") for rank in range(2)
+    ]
+    assert _run_together(tmp_path, calls) == [[0, 2, 0, 1], [1, 2, 0, 1]]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's prctl")

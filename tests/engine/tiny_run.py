@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from tcm_d2.engine.experiment import Experiment, Training
+from tcm_d2.engine.experiment import Evaluation, Experiment, Training
 from tcm_d2.engine.optim import (
     build_lr_multiplier,
     build_optimizer,
@@ -44,6 +45,48 @@ class TinyDetector(nn.Module):
         x = self.dropout(self.tcm["ln_x"](self.tcm["norm1"](x)))
         error = self.head(x)[:, 0] - target
         return {"loss_a": (error**2).mean(), "loss_b": 0.1 * error.abs().mean()}
+
+
+class AnsweringDetector(TinyDetector):
+    """Answers each image with one of its weights in evaluation."""
+
+    def forward(self, batch: list[dict[str, Any]]) -> Any:
+        return super().forward(batch) if self.training else [self.head.bias.item()] * len(batch)
+
+
+class DiesAt:
+    """A mapper that raises after some calls, as if the process were killed there."""
+
+    def __init__(self, num_calls: int) -> None:
+        self.num_left = num_calls
+
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any] | None:
+        self.num_left -= 1
+        if self.num_left < 0:
+            raise KeyboardInterrupt
+        return map_record(record)
+
+
+class AddingEvaluator:
+    """Adds up the answers."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    def reset(self) -> None:
+        self.seen = []
+
+    def process(self, inputs: Any, outputs: Any) -> None:
+        self.seen += outputs
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        return {"dota": {"AP50": float(sum(self.seen)), "AP50-plane": float("nan")}}
+
+
+def with_evaluation(experiment: Experiment) -> Experiment:
+    """Return the experiment with a data set of three images to evaluate on."""
+    inputs = [[map_record({"index": i})] for i in range(3)]
+    return replace(experiment, evaluations=(Evaluation("val", lambda: inputs, AddingEvaluator),))
 
 
 def make_records() -> list[dict[str, Any]]:

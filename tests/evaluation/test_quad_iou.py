@@ -112,7 +112,6 @@ def test_overlapping_quads_splits_the_work_without_losing_pairs(
     group = rng.integers(0, 2, 120)
     whole = overlapping_quads(quads, quads, group1=group, group2=group, min_iou=1e-9)
     monkeypatch.setattr("tcm_d2.evaluation.quad_iou._CANDIDATES_PER_CHUNK", 7)
-    monkeypatch.setattr("tcm_d2.evaluation.quad_iou._PAIRS_PER_CHUNK", 5)
     parts = overlapping_quads(quads, quads, group1=group, group2=group, min_iou=1e-9)
     for one, two in zip(whole, parts):
         np.testing.assert_array_equal(one, two)

@@ -5,6 +5,7 @@ import torch
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
+from tcm_d2.modeling.clip.sync_norm import SyncBatchNorm2d
 from tests.modeling.small_clip import assert_every_parameter_gets_gradient, randomize, small_towers
 
 
@@ -65,7 +66,7 @@ def test_frozen_norm_has_no_parameters_and_equals_eval() -> None:
 def test_sync_norm_replaces_every_norm() -> None:
     tower = small_towers(norm="SyncBN").image
     norms = [m for m in tower.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    assert norms and all(isinstance(m, nn.SyncBatchNorm) for m in norms)
+    assert norms and all(isinstance(m, SyncBatchNorm2d) for m in norms)
 
 
 def test_unknown_norm_is_named() -> None:

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import pickle
-import zipfile
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -130,124 +127,15 @@ def test_unknown_tensors_are_named_in_a_warning(clip: CLIP, tmp_path: Path, capl
 def test_archive_with_plain_gelu_architecture_warns(tmp_path: Path, caplog) -> None:
     save_archive(make_clip(), tmp_path / "RN50.pt", half=False)
     config = replace(SMALL_CLIP, name="RN50", context_length=77, weights=str(tmp_path / "RN50.pt"))
-    with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="expected weights of"):
+    with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="expected those of"):
         with torch.device("meta"):
             build_clip_towers(config)
     assert "set MODEL.CLIP.NAME to RN50-quickgelu" in caplog.text
 
 
-class _Attack:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.marker}",)
-
-
-def write_attack(kind: str, path: Path, marker: Path) -> None:
-    """Write a file whose unpickling runs a command, in one of four formats."""
-    attack = _Attack(marker)
-    if kind == "torch":
-        torch.save({"visual.conv1.weight": attack}, path)
-    elif kind == "old torch":
-        torch.save({"a": attack}, path, _use_new_zipfile_serialization=False)
-    elif kind == "pickle":
-        path.write_bytes(pickle.dumps({"a": attack}))
-    else:
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("RN50/constants.pkl", pickle.dumps((), protocol=2))
-            archive.writestr("RN50/data.pkl", pickle.dumps(attack, protocol=2))
-
-
-@pytest.mark.parametrize("kind", ["torch", "old torch", "pickle", "torchscript"])
-def test_pickle_that_executes_code_is_refused(tmp_path: Path, kind: str) -> None:
-    path, marker = tmp_path / "evil.pt", tmp_path / "executed"
-    write_attack(kind, path, marker)
-    with pytest.raises(ValueError, match=r"evil\.pt: refused"):
-        read_clip_state_dict(path)
-    assert not marker.exists()
-    # The attack is a real one: an ordinary unpickling of the same object runs it.
-    pickle.loads(pickle.dumps(_Attack(marker)))
-    assert marker.exists()
-
-
-@pytest.mark.parametrize("name", ["builtins eval", "torch._utils _rebuild_wrapper_subclass"])
-def test_globals_outside_the_list_are_refused_in_archives(tmp_path: Path, name: str) -> None:
-    module, attribute = name.split()
-    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
-        archive.writestr("a/constants.pkl", b"\x80\x02).")
-        archive.writestr("a/data.pkl", f"\x80\x02c{module}\n{attribute}\n.".encode("latin1"))
-    with pytest.raises(ValueError, match=f"refused.*asks for {module}.{attribute}"):
-        read_clip_state_dict(tmp_path / "a.pt")
-
-
-def test_tensor_beyond_its_bytes_is_refused(tmp_path: Path) -> None:
-    """A view past the end of its storage would read foreign memory."""
-    save_archive_of(torch.arange(4.0), tmp_path / "ok.pt")
-    with zipfile.ZipFile(tmp_path / "ok.pt") as source:
-        content = {n: source.read(n) for n in source.namelist()}
-    name = next(n for n in content if n.endswith("/data/0"))
-    content[name] = content[name][:8]
-    with zipfile.ZipFile(tmp_path / "short.pt", "w") as target:
-        for key, value in content.items():
-            target.writestr(key, value)
-    with pytest.raises(ValueError, match="damaged or cut short"):
-        read_clip_state_dict(tmp_path / "short.pt")
-
-
-def save_archive_of(tensor: torch.Tensor, path: Path) -> None:
-    import warnings
-
-    module = torch.nn.Module()
-    module.register_buffer("tensor", tensor)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.script(module), str(path))
-
-
-@pytest.fixture(scope="module", params=["torch", "old torch", "safetensors", "torchscript"])
-def intact_file(request, clip: CLIP, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("intact")
-    path = folder / ("clip.safetensors" if request.param == "safetensors" else "clip.pt")
-    if request.param == "safetensors":
-        save_file(clip.state_dict(), path)
-    elif request.param == "torchscript":
-        save_archive(clip, path, half=True)
-    else:
-        new = request.param == "torch"
-        torch.save(clip.state_dict(), path, _use_new_zipfile_serialization=new)
-    return path
-
-
-@pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.999])
-@pytest.mark.filterwarnings("ignore")
-def test_truncated_file(intact_file: Path, tmp_path: Path, keep: float) -> None:
-    content = intact_file.read_bytes()
-    path = tmp_path / intact_file.name
-    path.write_bytes(content[: int(keep * len(content))])
-    with pytest.raises(ValueError, match=r"clip\.\w+: (damaged|refused.*damaged)"):
-        read_clip_state_dict(path)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_flipped_bytes_in_an_archive(clip: CLIP, tmp_path: Path) -> None:
-    """The archive's own checksums tell, before wrong weights are trained with."""
-    path = tmp_path / "clip.pt"
-    save_archive(clip, path, half=True)
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 4] = bytes(255 - b for b in content[middle : middle + 4])
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"clip\.pt: damaged"):
-        read_clip_state_dict(path)
-
-
-def test_missing_file_and_text_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"RN50\.pt: CLIP weights not found; give"):
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"RN50\.pt': no such file; give an OpenAI archive"):
         read_clip_state_dict(tmp_path / "RN50.pt")
-    (tmp_path / "page.pt").write_text("<html>Not found</html>")
-    with pytest.raises(ValueError, match=r"page\.pt: (damaged|refused)"):
-        read_clip_state_dict(tmp_path / "page.pt")
 
 
 @pytest.mark.parametrize(
@@ -257,9 +145,11 @@ def test_missing_file_and_text_file(tmp_path: Path) -> None:
         (["visual.trunk.stem.weight"], "got CLIP with a timm image tower"),
         (["layer1.0.conv1.weight", "fc.weight"], "got an image ResNet, not CLIP"),
         (["backbone.visual.conv1.weight"], "got a TCM detector in mmrotate's names"),
-        (["backbone.layer1.0.conv1.weight"], r"got a detector \(pass it as MODEL.WEIGHTS\)"),
+        (
+            ["backbone.layer1.0.conv1.weight"],
+            r"got a detector with a ResNet.*\(pass it as MODEL.WEIGHTS\)",
+        ),
         (["something"], "got something unknown"),
-        ([], "got no tensors"),
     ],
 )
 def test_other_models_are_recognised(tmp_path: Path, names: list[str], message: str) -> None:
@@ -268,15 +158,9 @@ def test_other_models_are_recognised(tmp_path: Path, names: list[str], message: 
         read_clip_state_dict(tmp_path / "other.pt")
 
 
-def test_a_list_is_no_state_dict(tmp_path: Path) -> None:
-    torch.save([torch.ones(1)], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="expected tensors by name, got list"):
-        read_clip_state_dict(tmp_path / "list.pt")
-
-
 def test_clip_of_another_width_is_described(tmp_path: Path) -> None:
     torch.save(make_clip(width=16).state_dict(), tmp_path / "wide.pt")
-    with pytest.raises(ValueError, match=r"expected weights of .*width 8.*got .*width 16.*shape"):
+    with pytest.raises(ValueError, match=r"expected those of .*width 8.*got .*width 16.*shape"):
         small_towers(weights=str(tmp_path / "wide.pt"))
 
 
@@ -286,6 +170,17 @@ def test_missing_tensors_are_counted(clip: CLIP, tmp_path: Path) -> None:
     torch.save(state_dict, tmp_path / "clip.pt")
     with pytest.raises(ValueError, match=r"1 missing \(ln_final.weight\)"):
         small_towers(weights=str(tmp_path / "clip.pt"))
+
+
+def test_longer_context_is_cut_and_a_shorter_one_refused(clip: CLIP, tmp_path: Path) -> None:
+    state_dict = clip.state_dict()
+    positions = torch.randn(25, 64)
+    torch.save({**state_dict, "positional_embedding": positions}, tmp_path / "long.pt")
+    text = small_towers(weights=str(tmp_path / "long.pt")).text
+    assert torch.equal(text.positional_embedding, positions[:20])
+    torch.save({**state_dict, "positional_embedding": positions[:11]}, tmp_path / "short.pt")
+    with pytest.raises(ValueError, match=r"at least 20 positions, got 11.*CONTEXT_LENGTH 11"):
+        small_towers(weights=str(tmp_path / "short.pt"))
 
 
 @pytest.mark.parametrize(

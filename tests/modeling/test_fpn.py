@@ -88,3 +88,28 @@ def test_initial_values_and_names() -> None:
 def test_unknown_source_is_named() -> None:
     with pytest.raises(ValueError, match="extra_levels_from: expected one of output, input"):
         make_fpn(extra_from="on_output")
+
+
+def test_weight_gradients_of_narrow_levels_are_defined_in_bfloat16() -> None:
+    """Taps that see padding only get zero; torch's own bfloat16 kernel leaves them unwritten."""
+    neck = RotatedFPN(
+        {"a": 4, "b": 4, "c": 4},
+        out_channels=16,
+        extra_levels_from="output",
+        relu_before_extra=True,
+    )
+    features = {n: torch.randn(1, 4, s, s) for n, s in (("a", 8), ("b", 4), ("c", 2))}
+    for _ in range(20):
+        neck.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            levels = neck(features)
+        # What is freed here would turn up in the gradient.
+        poison = [
+            torch.full((16 * 16 * 9,), 1e30, dtype=dtype)
+            for dtype in (torch.bfloat16, torch.float32)
+        ]
+        del poison
+        sum(level.float().square().sum() for level in levels).backward()
+        gradient = neck.extra_convs[1].weight.grad
+        assert gradient[:, :, 1, 1].any()
+        assert not gradient[:, :, [0, 2], :].any() and not gradient[:, :, :, [0, 2]].any()

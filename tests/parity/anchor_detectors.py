@@ -13,7 +13,7 @@ from tcm_d2.checkpoint.convert import convert_mmrotate_state_dict
 from tcm_d2.checkpoint.head_names import HeadKind
 from tcm_d2.config import load_config
 from tests.conftest import REPO_DIR
-from tests.parity.anchor_heads import stored_detections
+from tests.parity.anchor_heads import FullAngles, stored_detections
 from tests.parity.detector import (
     gradient_norms,
     make_batch,
@@ -61,6 +61,7 @@ def check_losses_and_gradients(model: nn.Module, golden: Golden, *, frozen_bn: b
     """Assert that losses and gradient norms equal the reference's."""
     prefix = "frozen_bn" if frozen_bn else "train_bn"
     model = train_without_dropout(model, frozen_bn=frozen_bn)
+    model.head.assigner = FullAngles(model.head.assigner, golden)
     losses, norms = gradient_norms(model, make_batch(golden, with_targets=True))
     names = {"loss_box": "loss_bbox", "loss_score_map": "loss_seg"}
     total = sum(losses.values())
@@ -73,6 +74,9 @@ def check_losses_and_gradients(model: nn.Module, golden: Golden, *, frozen_bn: b
     ).state_dict
     for name, norm in norms.items():
         assert norm == pytest.approx(reference[name].item(), rel=1e-3, abs=1e-6), name
+    if not frozen_bn:
+        mean = golden["train_bn_running_mean_bn1_after"]
+        assert relative_error(model.backbone.bn1.running_mean, mean) < 1e-4
 
 
 def check_float64_gradients(make: Callable[[], nn.Module], golden: Golden) -> None:

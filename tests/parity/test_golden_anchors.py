@@ -1,25 +1,29 @@
-"""Anchors, delta coder and anchor assignment against the reference's numbers."""
+"""Anchors, delta coder, IoU rounding and anchor assignment against the reference's numbers."""
 
 from __future__ import annotations
+
+import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from tcm_d2.checkpoint.head_names import HeadKind
-from tcm_d2.modeling.dense.anchor_assigners import ATSSAssigner
+from tcm_d2.modeling.dense.anchors import AnchorGrid
 from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
+from tcm_d2.modeling.dense.reference_iou import reference_iou, to_reference_form
 from tcm_d2.structures.conversions import boxes_to_le90, boxes_to_quads
 from tests.conftest import DATA_DIR
-from tests.parity.anchor_heads import count_ties, make_grid, make_max_iou_assigner
+from tests.parity.anchor_heads import full_boxes, make_assigner, make_grid, open_golden
 from tests.parity.golden import Golden, relative_error
 
 NUM_IMAGES = 5
 
 
-@pytest.fixture(scope="module")
-def golden() -> Golden:
-    return Golden(DATA_DIR / "golden" / "e_anchor_assignment.npz")
+@pytest.fixture(scope="module", params=["committed", "full"])
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return open_golden(request, "e_anchors_assign_targets", "e_anchor_assignment")
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +31,18 @@ def coder_golden() -> Golden:
     return Golden(DATA_DIR / "golden" / "d_coders_boxes.npz")
 
 
+def golden_grid(golden: Golden, kind: HeadKind) -> AnchorGrid:
+    """Return the anchors of the golden (square) image."""
+    counts = golden[f"{kind}_anchors_per_level"].tolist()
+    sides = [math.isqrt(count // (1 if kind == "atss" else 9)) for count in counts]
+    grid = make_grid(kind, [(side, side) for side in sides])
+    assert grid.level_num_anchors == counts
+    return grid
+
+
 @pytest.mark.parametrize("kind", ["atss", "retinanet"])
 def test_anchors_to_the_last_bit(golden: Golden, kind: HeadKind) -> None:
-    grid = make_grid(kind)
-    assert grid.level_num_anchors == golden[f"{kind}_anchors_per_level"].tolist()
+    grid = golden_grid(golden, kind)
     for level, boxes in enumerate(grid.boxes.split(grid.level_num_anchors)):
         le90 = boxes_to_le90(boxes)
         name = f"{kind}_anchors_lvl{level}"
@@ -72,37 +84,49 @@ def assert_same_rectangles(boxes: Tensor, expected: Tensor) -> None:
     assert (torch.stack(shifts).amin(dim=0) <= 1e-6 * wanted.abs().amax(dim=(1, 2))).all()
 
 
-def labels(golden: Golden, location: Tensor, owner: Tensor, num_anchors: int) -> Tensor:
-    """Return owners as the golden arrays count them, per image: 0 none, k > 0 the k-th box."""
-    counts = [len(golden[f"gt{i}_boxes"]) for i in range(NUM_IMAGES)]
-    first = torch.tensor([sum(counts[:i]) for i in range(NUM_IMAGES)])
-    result = torch.zeros(NUM_IMAGES * num_anchors, dtype=torch.int64)
-    result[location] = owner - first[location // num_anchors] + 1
-    return result.view(NUM_IMAGES, num_anchors)
+def test_reference_iou_to_the_last_bit() -> None:
+    golden = Golden(DATA_DIR / "golden" / "a_box_iou_rotated.npz")
+    expected = Golden(DATA_DIR / "golden" / "a_reference_iou.npz")
+    # The arrays are radians already, and not clamped.
+    boxes1, boxes2 = golden["boxes1"], golden["boxes2"]
+    assert torch.equal(reference_iou(boxes1, boxes2), expected["iou_mmcv"])
+    assert torch.equal(reference_iou(boxes2, boxes1), expected["iou_mmcv_swapped"])
+    rows, columns = golden["pw_boxes1"], golden["pw_boxes2"]
+    iou = reference_iou(rows.repeat_interleave(len(columns), dim=0), columns.repeat(len(rows), 1))
+    assert torch.equal(iou.view(len(rows), len(columns)), expected["pw_iou_mmcv"])
 
 
-def all_boxes(golden: Golden) -> list[Tensor]:
-    return [golden.boxes(f"gt{i}_boxes") for i in range(NUM_IMAGES)]
+@pytest.mark.parametrize("kind", ["atss", "retinanet"])
+@pytest.mark.parametrize("image", range(NUM_IMAGES))
+def test_highest_iou_to_the_last_bit(golden_dir: Path, kind: HeadKind, image: int) -> None:
+    golden = Golden(golden_dir / "e_anchors_assign_targets.npz")  # too large to commit
+    expected = golden[f"{kind}_assign{image}_max_overlaps"]
+    anchors = to_reference_form(golden_grid(golden, kind).boxes)
+    highest = torch.zeros(len(anchors))
+    for box in to_reference_form(full_boxes(golden, NUM_IMAGES)[image]):
+        pair = box.expand_as(anchors), anchors
+        highest = torch.maximum(highest, reference_iou(*(pair[::-1] if kind == "atss" else pair)))
+    # For ATSS only the positives have a value, which is that of their owner.
+    given = expected >= 0
+    assert (highest[given] >= expected[given]).all()
+    if kind == "retinanet":
+        assert torch.equal(highest, expected)
 
 
-def test_atss_assignment(golden: Golden) -> None:
-    grid = make_grid("atss")
-    assigned = ATSSAssigner(topk=9).assign(grid, all_boxes(golden))
-    actual = labels(golden, *assigned, len(grid.boxes))
-    for image in range(NUM_IMAGES):
-        assert torch.equal(actual[image], golden[f"atss_assign{image}_gt_inds"].long())
-
-
-def test_max_iou_assignment(golden: Golden) -> None:
-    grid, boxes = make_grid("retinanet"), all_boxes(golden)
-    assigned = make_max_iou_assigner().assign(grid, boxes)
-    actual = labels(golden, *assigned[:2], len(grid.boxes))
-    actual.view(-1)[assigned.ignored_index] = -1
-    num_ties = 0
-    for image in range(NUM_IMAGES):
-        expected = golden[f"retinanet_assign{image}_gt_inds"].long()
-        if image < 2:  # with objects smaller than any anchor
-            num_ties += count_ties(actual[image], expected, grid, boxes[image])
-        else:
-            assert torch.equal(actual[image], expected)
-    assert num_ties == 138
+@pytest.mark.parametrize("kind", ["atss", "retinanet"])
+def test_assignment(golden: Golden, kind: HeadKind) -> None:
+    grid, boxes = golden_grid(golden, kind), full_boxes(golden, NUM_IMAGES)
+    counts = torch.tensor([len(b) for b in boxes])
+    first = counts.cumsum(0) - counts
+    location, owner, *ignored = make_assigner(kind).assign(grid, boxes)
+    # As the golden arrays count: 0 none, -1 ignored, k > 0 the k-th box of the image.
+    actual = torch.zeros(NUM_IMAGES * len(grid.boxes), dtype=torch.int64)
+    actual[location] = owner - first[location // len(grid.boxes)] + 1
+    if kind == "retinanet":
+        actual[ignored[0]] = -1
+    for image, label in enumerate(actual.view(NUM_IMAGES, -1)):
+        assert torch.equal(label, golden[f"{kind}_assign{image}_gt_inds"].long()), image
+        if f"{kind}_assign{image}_labels" in golden:
+            classes = torch.cat([torch.tensor([-1]), golden[f"gt{image}_labels"].long()])
+            classes = classes[label.clamp(min=0)]
+            assert torch.equal(classes, golden[f"{kind}_assign{image}_labels"].long()), image

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from tcm_d2.modeling.heads.atss import RotatedATSSHead
-from tests.conftest import DATA_DIR
 from tests.parity.anchor_heads import (
     check_candidates,
     check_gradients,
@@ -16,13 +15,14 @@ from tests.parity.anchor_heads import (
     gradients_of_total_loss,
     ground_truths,
     make_head,
+    open_golden,
 )
 from tests.parity.golden import Golden, relative_error
 
 
-@pytest.fixture(scope="module")
-def golden() -> Golden:
-    return Golden(DATA_DIR / "golden" / "f_head_atss.npz")
+@pytest.fixture(scope="module", params=["committed", "full"])
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return open_golden(request, "f_head_atss", "f_head_atss")
 
 
 @pytest.fixture(scope="module")

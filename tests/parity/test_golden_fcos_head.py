@@ -101,6 +101,19 @@ def test_losses_and_gradients(golden: Golden) -> None:
         assert got == pytest.approx(expected, rel=5e-3, abs=1e-6), name
 
 
+def test_gradients_equal_those_in_float64(golden: Golden) -> None:
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        head = make_head(golden).to(dtype)
+        boxes, classes = ground_truths(golden)
+        output = head([feature.to(dtype) for feature in features(golden)])
+        losses = head.losses(output, [b.to(dtype) for b in boxes], classes)
+        sum(losses.values()).backward()
+        gradients.append({name: p.grad for name, p in head.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert relative_error(gradient, gradients[1][name]) < 1e-4, name
+
+
 def test_losses_without_ground_truth(golden: Golden, head: RotatedFCOSHead) -> None:
     empty_boxes = [torch.zeros(0, 5)] * 2
     empty_classes = [torch.zeros(0, dtype=torch.int64)] * 2

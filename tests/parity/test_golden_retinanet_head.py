@@ -6,26 +6,23 @@ import pytest
 import torch
 
 from tcm_d2.modeling.heads.retinanet import RotatedRetinaNetHead
-from tests.conftest import DATA_DIR
 from tests.parity.anchor_heads import (
-    StoredAssigner,
     check_candidates,
     check_gradients,
     check_losses,
     check_predictions,
-    count_ties,
     features,
     gradients_of_total_loss,
     ground_truths,
-    make_grid,
     make_head,
+    open_golden,
 )
 from tests.parity.golden import Golden, relative_error
 
 
-@pytest.fixture(scope="module")
-def golden() -> Golden:
-    return Golden(DATA_DIR / "golden" / "f_head_retinanet.npz")
+@pytest.fixture(scope="module", params=["committed", "full"])
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return open_golden(request, "f_head_retinanet", "f_head_retinanet")
 
 
 @pytest.fixture(scope="module")
@@ -42,30 +39,14 @@ def test_raw_outputs(golden: Golden, head: RotatedRetinaNetHead) -> None:
                 assert relative_error(values, golden[name]) < 1e-5, name
 
 
-def test_losses_and_gradients_for_the_same_assignment(golden: Golden) -> None:
+def test_losses_and_gradients(golden: Golden) -> None:
     head = make_head("retinanet", golden)
-    boxes, classes = ground_truths(golden)
-    head.assigner = StoredAssigner("f", [len(b) for b in boxes])
     inputs = [feature.requires_grad_() for feature in features(golden)]
-    losses = head.losses(head(inputs), boxes, classes)
+    losses = head.losses(head(inputs), *ground_truths(golden))
     assert list(losses) == ["loss_cls", "loss_box"]
     check_losses(losses, golden, "loss")
     sum(losses.values()).backward()
     check_gradients(head, inputs, golden, "retinanet")
-
-
-def test_own_assignment_differs_by_ties_only(golden: Golden, head: RotatedRetinaNetHead) -> None:
-    boxes, _ = ground_truths(golden)
-    grid = make_grid("retinanet")
-    ours = head.assigner.assign(grid, boxes)
-    label = torch.zeros(2 * len(grid.boxes), dtype=torch.int64)
-    label[ours.location_index] = ours.ground_truth_index + 1
-    label[ours.ignored_index] = -1
-    theirs = StoredAssigner("f", [len(b) for b in boxes]).label
-    for image, (actual, expected) in enumerate(zip(label.chunk(2), theirs.chunk(2))):
-        first = image * len(boxes[0])
-        actual, expected = (torch.where(x > 0, x - first, x) for x in (actual, expected))
-        assert count_ties(actual, expected, grid, boxes[image]) < 200
 
 
 def test_losses_without_ground_truth(golden: Golden, head: RotatedRetinaNetHead) -> None:
@@ -80,9 +61,11 @@ def test_gradients_equal_those_in_float64(golden: Golden) -> None:
         assert relative_error(gradient, double[name]) < 1e-4, name
 
 
-def test_predictions_before_nms(golden: Golden, head: RotatedRetinaNetHead) -> None:
-    check_candidates(head, golden, 0)
+@pytest.mark.parametrize("image", [0, 1])
+def test_predictions_before_nms(golden: Golden, head: RotatedRetinaNetHead, image: int) -> None:
+    check_candidates(head, golden, image)
 
 
-def test_predictions_after_nms(golden: Golden, head: RotatedRetinaNetHead) -> None:
-    check_predictions(head, golden, 0)
+@pytest.mark.parametrize("image", [0, 1])
+def test_predictions_after_nms(golden: Golden, head: RotatedRetinaNetHead, image: int) -> None:
+    check_predictions(head, golden, image)

@@ -12,7 +12,17 @@ TOOL = Path(__file__).resolve().parents[2] / "tools" / "benchmark.py"
 
 def test_benchmark_reports_every_operator(tmp_path: Path) -> None:
     output = tmp_path / "times.json"
-    arguments = ["--num-boxes", "20", "--repeats", "1", "--device", "cpu", "--json", str(output)]
+    arguments = [
+        "ops",
+        "--num-boxes",
+        "20",
+        "--repeats",
+        "1",
+        "--device",
+        "cpu",
+        "--json",
+        str(output),
+    ]
     result = subprocess.run(
         [sys.executable, str(TOOL), *arguments], capture_output=True, text=True, check=False
     )

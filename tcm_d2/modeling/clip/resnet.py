@@ -9,6 +9,8 @@ from detectron2.layers import FrozenBatchNorm2d
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
+from tcm_d2.modeling.clip.sync_norm import SyncBatchNorm2d
+
 NORMS = ("BN", "FrozenBN", "SyncBN")
 # Strides of res2 .. res5 in pixels.
 STRIDES_PX = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
@@ -31,7 +33,7 @@ class CLIPResNet(nn.Module):
             tower: a CLIP image tower, with weights if it is to have any: frozen normalisation
                 copies them.
             norm: "BN" (batch statistics in training), "FrozenBN" (fixed statistics and affine
-                parameters) or "SyncBN" (batch statistics over all processes; CUDA).
+                parameters) or "SyncBN" (batch statistics over all processes).
 
         Raises:
             ValueError: ``norm`` is none of these.
@@ -54,7 +56,7 @@ class CLIPResNet(nn.Module):
         if norm == "FrozenBN":
             FrozenBatchNorm2d.convert_frozen_batchnorm(self)
         elif norm == "SyncBN":
-            nn.SyncBatchNorm.convert_sync_batchnorm(self)
+            SyncBatchNorm2d.replace_in(self)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the output of each stage.

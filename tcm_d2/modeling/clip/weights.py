@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import logging
-import pickle
-import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import open_clip
-import torch
 from open_clip.model import CLIP
 from open_clip.modified_resnet import ModifiedResNet
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from tcm_d2.modeling.clip.attention_pool import DenseAttentionPool, resize_positional_embedding
 from tcm_d2.modeling.clip.resnet import CLIPResNet
 from tcm_d2.modeling.clip.text import PromptedTextEncoder, tokenize_prompts
-from tcm_d2.modeling.clip.torchscript import is_torchscript, read_torchscript_tensors
+from tcm_d2.weight_files.description import CLIP_MARKER, describe_tensors
+from tcm_d2.weight_files.reading import read_weight_file
+from tcm_d2.weight_files.unpickling import is_torchscript
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +27,9 @@ CUSTOM_NAME = "custom"
 GRID_STRIDE_PX = 32
 POOL_PREFIX = "visual.attnpool."
 POSITION_NAME = "visual.attnpool.positional_embedding"
+TEXT_POSITION_NAME = "positional_embedding"
 # In CLIP files, of no use to a detector.
-_UNUSED_NAMES = {
+UNUSED_NAMES = {
     "logit_scale",
     "logit_bias",
     "attn_mask",
@@ -40,8 +37,6 @@ _UNUSED_NAMES = {
     "context_length",
     "vocab_size",
 }
-# Folders that wrappers put in front of every name.
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 _NEXT_STEP = (
     "give an OpenAI archive such as RN50.pt, an OpenCLIP checkpoint of a ResNet model, or the "
     "state dict of one"
@@ -217,13 +212,14 @@ def _named_spec(config: CLIPConfig) -> dict[str, Any]:
 
 def _is_openai_archive(weights: str) -> bool:
     """Return whether a weights file is in the format that OpenAI publishes."""
-    return Path(weights).is_file() and is_torchscript(Path(weights))
+    path = Path(weights).expanduser()
+    return path.is_file() and is_torchscript(path)
 
 
 def load_clip_weights(
     clip: CLIP, state_dict: Mapping[str, Tensor], *, source: str, with_text: bool
 ) -> None:
-    """Copy weights into ``clip``; the attention pool's positional embedding is resized to fit.
+    """Copy weights into ``clip``; positional embeddings are resized (image) or cut (text) to fit.
 
     Every tensor that the detector uses must be there. Tensors of no use here are left out: the
     known ones silently, others with a warning that names them.
@@ -247,27 +243,52 @@ def load_clip_weights(
 
     def is_used(name: str) -> bool:
         # OpenAI's archives may lack the batch counters, which nothing reads.
-        if name in _UNUSED_NAMES or name.endswith("num_batches_tracked"):
+        if name in UNUSED_NAMES or name.endswith("num_batches_tracked"):
             return False
         return with_text or (name.startswith("visual.") and not name.startswith(POOL_PREFIX))
 
     missing = sorted(n for n in own if is_used(n) and n not in weights)
     misshapen = sorted(
-        n for n in own if is_used(n) and n in weights and own[n].shape != weights[n].shape
+        n
+        for n in own.keys() & weights.keys() - {TEXT_POSITION_NAME}
+        if is_used(n) and own[n].shape != weights[n].shape
     )
     if missing or misshapen:
         raise ValueError(
-            f"{source}: expected weights of {describe_state_dict(own)}, got "
-            f"{describe_state_dict(weights)}; {_list_names('missing', missing)}"
+            f"weights '{source}': expected those of {describe_tensors(own)}, got "
+            f"{describe_tensors(weights)}; {_list_names('missing', missing)}"
             f"{_list_names('of another shape', misshapen)}set MODEL.CLIP.NAME to the file's "
             f"architecture, or {_NEXT_STEP}"
         )
-    unexpected = sorted(n for n in weights if n not in own and n not in _UNUSED_NAMES)
+    if with_text:
+        weights[TEXT_POSITION_NAME] = first_text_positions(
+            weights[TEXT_POSITION_NAME], len(own[TEXT_POSITION_NAME])
+        )
+    unexpected = sorted(n for n in weights if n not in own and n not in UNUSED_NAMES)
     if unexpected:
         logger.warning("%s: %snot loaded", source, _list_names("unknown tensors", unexpected))
     fitting = {n: w for n, w in weights.items() if n in own and own[n].shape == w.shape}
     clip.load_state_dict(fitting, strict=False)
-    logger.info("%s: loaded %d tensors (%s)", source, len(fitting), describe_state_dict(weights))
+    logger.info("%s: loaded %d tensors (%s)", source, len(fitting), describe_tensors(weights))
+
+
+def first_text_positions(embedding: Tensor, num_positions: int) -> Tensor:
+    """Return the first rows of a text tower's positional embedding; they are causal, so that holds.
+
+    Args:
+        embedding: (positions in the file, D).
+        num_positions: how many the model has.
+
+    Raises:
+        ValueError: there are fewer in the file.
+    """
+    if len(embedding) < num_positions:
+        raise ValueError(
+            f"text positional embedding: expected at least {num_positions} positions, got "
+            f"{len(embedding)}; give weights of that context length, or set MODEL.CLIP.NAME "
+            f"'{CUSTOM_NAME}' and MODEL.CLIP.CONTEXT_LENGTH {len(embedding)}"
+        )
+    return embedding[:num_positions]
 
 
 def _list_names(what: str, names: list[str]) -> str:
@@ -295,83 +316,14 @@ def read_clip_state_dict(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, holds code, or is no CLIP model with a ResNet image tower.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: CLIP weights not found; {_NEXT_STEP}")
-    state_dict = _unwrap(_read_tensors(path), path)
-    if "visual.layer1.0.conv1.weight" not in state_dict:
-        raise ValueError(
-            f"{path}: expected a CLIP model with a ResNet image tower, got "
-            f"{describe_state_dict(state_dict)}; {_NEXT_STEP}"
-        )
-    return {n: t.float() if t.is_floating_point() else t for n, t in state_dict.items()}
-
-
-def _read_tensors(path: Path) -> Any:
-    """Return what a file holds: a dict of tensors, perhaps inside other containers."""
-    damaged = f"{path}: damaged or cut short, or no weights file at all; download it again"
-    with path.open("rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"
-    if is_zip and not zipfile.is_zipfile(path):
-        raise ValueError(damaged)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if is_torchscript(path):
-            return read_torchscript_tensors(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # Raised both for code and for bytes that are no weights; a name in the message means code.
-        match = re.search(r"(?:asks for|GLOBAL) (\S+)", str(error))
-        found = f"asks for {match[1]}" if match else "damaged, or something other than weights"
+        tensors = read_weight_file(path).tensors
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; {_NEXT_STEP}") from None
+    if CLIP_MARKER not in tensors:
+        hint = " (pass it as MODEL.WEIGHTS)" if "backbone" in "".join(tensors) else ""
         raise ValueError(
-            f"{path}: refused, since weights need tensors and plain containers only ({found}); "
-            f"{_NEXT_STEP}"
-        ) from error
-    except (SafetensorError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise ValueError(damaged) from error
-    except Exception as error:  # a broken pickle stream can raise nearly anything
-        raise ValueError(f"{damaged} ({type(error).__name__}: {error})") from error
-
-
-def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the tensors by name, freed of containers and of prefixes common to all names."""
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping):
-        raise ValueError(
-            f"{path}: expected tensors by name, got {type(content).__name__}; {_NEXT_STEP}"
+            f"weights '{path}': expected a CLIP model with a ResNet image tower, got "
+            f"{describe_tensors(tensors)}{hint}; {_NEXT_STEP}"
         )
-    tensors = {str(n): t for n, t in content.items() if isinstance(t, Tensor)}
-    for prefix in _WRAPPER_PREFIXES:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
-    return tensors
-
-
-def describe_state_dict(state_dict: Mapping[str, Tensor]) -> str:
-    """Say in a few words which model a state dict seems to belong to."""
-    names = state_dict.keys()
-    if "visual.layer1.0.conv1.weight" in names:
-        blocks = [
-            len({n.split(".")[2] for n in names if n.startswith(f"visual.layer{stage}.")})
-            for stage in range(1, 5)
-        ]
-        width = state_dict["visual.layer1.0.conv1.weight"].shape[0]
-        projection = state_dict.get("text_projection")
-        joint = "no text tower" if projection is None else f"joint width {projection.shape[-1]}"
-        return f"CLIP with a ResNet image tower (blocks {blocks}, width {width}, {joint})"
-    if "visual.proj" in names or "visual.class_embedding" in names:
-        return "CLIP with a ViT image tower"
-    if any(n.startswith("visual.trunk.") for n in names):
-        return "CLIP with a timm image tower"
-    if any(n.startswith("backbone.visual.") for n in names):
-        return "a TCM detector in mmrotate's names (convert it and pass it as MODEL.WEIGHTS)"
-    if "backbone.layer1.0.conv1.weight" in names:
-        return "a detector (pass it as MODEL.WEIGHTS)"
-    if "layer1.0.conv1.weight" in names:
-        return "an image ResNet, not CLIP"
-    if not names:
-        return "no tensors"
-    return f"something unknown ({len(names)} tensors, the first {next(iter(names))!r})"
+    return {n: t.float() if t.is_floating_point() else t for n, t in tensors.items()}

@@ -1,32 +1,40 @@
 """Assigners of anchor-based heads: which anchor learns which object.
 
-Letters: N images, R anchors of one image, L levels, A anchors per cell, M ground truths over all
-images, S = L x A shapes of anchors, Q pairs (ground truth, anchor).
+Letters: N images, R anchors of one image, L levels, M ground truths over all images, m of them,
+C candidates of one ground truth, V cells on a side of a window, Q pairs (ground truth, anchor).
 
 Neither assigner ever holds all M x R pairs: only anchors near an object are looked at, in chunks.
-Boxes of any precision are taken as float32, the anchors' own, since "equal" depends on it.
+
+Which of two nearly equal IoUs is higher decides who gets an anchor. ``iou_rounding`` says whose
+rounding errors decide: with "reference" those of the reference's code on the CPU, for the very same
+assignment (see ``reference_iou``); with "exact" none, since equal overlaps are equal there. Boxes
+are taken as float32, the anchors' own precision; only "reference" makes use of the further digits
+of a float64 angle.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from tcm_d2.modeling.dense.anchor_pairs import (
+    MAX_PAIRS,
+    Pairs,
+    join_pairs,
+    pairs_above,
+    probe,
+    rounding_bound,
+)
 from tcm_d2.modeling.dense.anchors import AnchorGrid
 from tcm_d2.modeling.dense.assigners import Assignment
+from tcm_d2.modeling.dense.reference_iou import MIN_SIDE_PX, reference_iou, to_reference_form
 from tcm_d2.ops import paired_iou_rotated
-from tcm_d2.structures.conversions import boxes_to_hboxes
 
-# Pairs whose IoU is computed at a time: about 1 KiB each in the slow twin of the operator.
-MAX_PAIRS = 1 << 17
+IOU_ROUNDINGS = ("reference", "exact")
 # An anchor's centre counts as inside an object this far from the object's sides (source's value).
 INSIDE_MARGIN_PX = 0.01
-# Bounds on the IoU are lowered by this much, and windows widened, to outlast rounding.
-BOUND_SLACK = 1e-3
 
 
 class AnchorAssignment(NamedTuple):
@@ -47,24 +55,29 @@ class AnchorAssignment(NamedTuple):
 class ATSSAssigner:
     """Assign the anchors nearest to an object whose IoU stands out among their like.
 
-    Per object and level the ``topk`` anchors with the nearest centres are candidates (ties by
-    index). A candidate is positive if its IoU is at least the mean plus the standard deviation
-    over the object's candidates, and its centre lies inside the object. An anchor wanted by
-    several objects goes to that of highest IoU, then of lowest index.
+    Per object and level the ``topk`` anchors with the nearest centres are candidates. A candidate
+    is positive if its IoU is at least the mean plus the standard deviation over the object's
+    candidates, and its centre lies inside the object. An anchor wanted by several objects goes to
+    that of highest IoU, then of lowest index.
 
     The nearest cells of a grid lie within the ``topk`` nearest columns and rows, so only a window
-    of cells around each object is sorted.
+    of cells around each object is sorted. Of anchors equally far from an object, the first by index
+    are candidates; with ``iou_rounding`` "reference" those that ``torch.topk`` takes from a level's
+    float32 distances, which is what the source does (its choice may depend on the device).
 
     Source: ATSS (arXiv 1912.02424), turned as in mmrotate's RotatedATSSAssigner.
     """
 
-    def __init__(self, *, topk: int) -> None:
+    def __init__(self, *, topk: int, iou_rounding: str) -> None:
         """Args:
         topk: candidates per level, >= 1.
+        iou_rounding: "reference" or "exact"; see the top of this file.
         """
         if topk < 1:
             raise ValueError(f"topk: expected >= 1, got {topk}")
+        _check_rounding(iou_rounding)
         self.topk = topk
+        self.iou_rounding = iou_rounding
 
     @torch.no_grad()
     def assign(self, grid: AnchorGrid, boxes: list[Tensor]) -> Assignment:
@@ -82,20 +95,26 @@ class ATSSAssigner:
                 f"grid: ATSS expects 1 anchor per cell, got {grid.sides_wh.shape[1]}; set one "
                 "scale and one ratio"
             )
-        all_boxes = torch.cat(boxes).float()
+        all_boxes = torch.cat(boxes)
         first_key = _first_keys(boxes, len(grid.boxes))
         keys, owners, overlaps = [], [], []
         num_candidates = sum(min(self.topk, h * w) for h, w in grid.level_sizes_hw)
         rows_per_chunk = max(1, MAX_PAIRS // num_candidates)
         for start in range(0, len(all_boxes), rows_per_chunk):
             chunk = all_boxes[start : start + rows_per_chunk]
-            candidate = self._nearest(grid, chunk)  # (m, C)
+            candidate = self._nearest(grid, chunk.float())  # (m, C)
             anchors = grid.boxes[candidate.flatten()]
-            targets = chunk.repeat_interleave(candidate.shape[1], dim=0)
-            iou = paired_iou_rotated(anchors, targets).view_as(candidate)
-            spread, mean = torch.std_mean(iou.double(), dim=1, keepdim=True)
+            targets = chunk.float().repeat_interleave(candidate.shape[1], dim=0)
+            if self.iou_rounding == "reference":
+                form = to_reference_form(chunk).repeat_interleave(candidate.shape[1], dim=0)
+                iou = reference_iou(to_reference_form(anchors), form)
+            else:
+                iou = paired_iou_rotated(anchors, targets)
+            by_candidate = iou.view_as(candidate).t().contiguous()  # (C, m), the source's order
+            threshold = by_candidate.mean(dim=0) + by_candidate.std(dim=0)
             inside = _is_inside(anchors[:, :2], targets).view_as(candidate)
-            row, column = ((iou >= mean + spread) & inside).nonzero(as_tuple=True)
+            iou = iou.view_as(candidate)
+            row, column = ((iou >= threshold[:, None]) & inside).nonzero(as_tuple=True)
             keys.append(first_key[start + row] + candidate[row, column])
             owners.append(start + row)
             overlaps.append(iou[row, column])
@@ -111,13 +130,22 @@ class ATSSAssigner:
         candidates = []
         start = 0
         for (height, width), stride_px in zip(grid.level_sizes_hw, grid.strides_px):
+            count = min(self.topk, height * width)
             cell_x, distance_x = self._near_cells(boxes[:, 0], width, stride_px)
             cell_y, distance_y = self._near_cells(boxes[:, 1], height, stride_px)
-            squared = (distance_y[:, :, None] ** 2 + distance_x[:, None, :] ** 2).flatten(1)
-            index = (cell_y[:, :, None] * width + cell_x[:, None, :]).flatten(1)
+            index = (cell_y[:, :, None] * width + cell_x[:, None, :]).flatten(1)  # (m, V * V)
+            if self.iou_rounding == "reference":
+                centers_xy = grid.boxes[start : start + height * width, :2]
+                distance = _distances(boxes[:, None, :2], centers_xy[index])
+            else:
+                distance = (distance_y[:, :, None] ** 2 + distance_x[:, None, :] ** 2).flatten(1)
             # The window's cells come by ascending index, which a stable sort keeps among ties.
-            order = squared.argsort(dim=1, stable=True)[:, : min(self.topk, height * width)]
-            candidates.append(start + index.gather(1, order))
+            distance, order = distance.sort(dim=1, stable=True)
+            nearest = start + index.gather(1, order[:, :count])
+            if self.iou_rounding == "reference" and distance.shape[1] > count:
+                tied = (distance[:, count - 1] == distance[:, count]).nonzero(as_tuple=True)[0]
+                nearest[tied] = start + _nearest_of_level(centers_xy, boxes[tied, :2], count)
+            candidates.append(nearest)
             start += height * width
         return torch.cat(candidates, dim=1)
 
@@ -139,21 +167,33 @@ class MaxIoUAssigner:
     takes the anchors whose IoU with it equals its best one (if that is at least
     ``min_positive_iou``), also from other objects; among several such objects the last wins.
 
-    Deliberate differences from the source: an object that meets no anchor takes none (the source
-    with ``min_positive_iou`` 0 gives it every anchor that it does not meet). And the IoU is exact:
-    an object inside several anchors of one area has the same IoU with all of them and takes them
-    all, where the rounding errors of the source's float32 IoU pick some of them.
+    A small object lies inside many anchors of one area. With ``iou_rounding`` "exact" it takes them
+    all; with "reference" those whose IoU the reference's rounding makes the highest. The values are
+    only compared, so the reference's are taken as they are, a bit above 1 or far too low (where
+    sides of the object and of an anchor lie on one line).
+
+    Deliberate difference from the source, with either rounding: an object that meets no anchor, or
+    has no area, takes none. The source with ``min_positive_iou`` 0 gives the former every anchor
+    that it does not meet, all positives of other objects included; the latter gets targets log(0).
+    No published model can have learned from either, since anchors cover the image, and the loss of
+    an object without area is infinite.
 
     Source: mmdet's MaxIoUAssigner with mmrotate's rotated IoU.
     """
 
     def __init__(
-        self, *, positive_iou: float, negative_iou: float, min_positive_iou: float
+        self,
+        *,
+        positive_iou: float,
+        negative_iou: float,
+        min_positive_iou: float,
+        iou_rounding: str,
     ) -> None:
         """Args:
         positive_iou: in (0, 1].
         negative_iou: in (0, positive_iou].
         min_positive_iou: in [0, 1].
+        iou_rounding: "reference" or "exact"; see the top of this file.
         """
         if not 0 < negative_iou <= positive_iou <= 1:
             raise ValueError(
@@ -162,9 +202,11 @@ class MaxIoUAssigner:
             )
         if not 0 <= min_positive_iou <= 1:
             raise ValueError(f"min_positive_iou: expected in [0, 1], got {min_positive_iou}")
+        _check_rounding(iou_rounding)
         self.positive_iou = positive_iou
         self.negative_iou = negative_iou
         self.min_positive_iou = min_positive_iou
+        self.iou_rounding = iou_rounding
 
     @torch.no_grad()
     def assign(self, grid: AnchorGrid, boxes: list[Tensor]) -> AnchorAssignment:
@@ -174,61 +216,108 @@ class MaxIoUAssigner:
             grid: the anchors of one image (the same for all N images).
             boxes: ground truths (M_i, 5) of each image, image pixels.
         """
-        all_boxes = torch.cat(boxes).float()
+        all_boxes = torch.cat(boxes)
         first_key = _first_keys(boxes, len(grid.boxes))
         if len(all_boxes) == 0:
             return AnchorAssignment(first_key, first_key, first_key)
         num_keys = len(boxes) * len(grid.boxes)
-        every_box = torch.arange(len(all_boxes), device=all_boxes.device)
-        floor = all_boxes.new_full((len(all_boxes),), self.negative_iou)
-        high = _pairs_above(grid, all_boxes, every_box, floor)
+        if self.iou_rounding == "reference":
+            pairs = self._reference_pairs(grid, all_boxes)
+        else:
+            pairs = self._exact_pairs(grid, all_boxes.float())
+        best_iou = pairs.best_iou(len(all_boxes))
+        is_best = (pairs.iou == best_iou[pairs.owner]) & (pairs.iou >= self.min_positive_iou)
+        key = first_key[pairs.owner] + pairs.anchor
 
-        # Objects whose best IoU is below negative_iou: search further down for the best.
-        poor = torch.ones_like(every_box, dtype=torch.bool)
-        poor[high.owner] = False
-        poor = poor.nonzero(as_tuple=True)[0]
-        floor = _probe(grid, all_boxes[poor]).clamp(min=self.min_positive_iou)
-        low = _pairs_above(grid, all_boxes, poor, floor)
-
-        owner, anchor, iou = (torch.cat(fields) for fields in zip(high, low))
-        best_iou = iou.new_zeros(len(all_boxes)).scatter_reduce(0, owner, iou, "amax")
-        is_best = (iou == best_iou[owner]) & (iou > 0) & (iou >= self.min_positive_iou)
-        best_key, best_owner = first_key[owner[is_best]] + anchor[is_best], owner[is_best]
-
-        high_key = first_key[high.owner] + high.anchor
-        location, _ = _best_owners(high_key, high.owner, high.iou, num_keys)
-        positive = high.iou >= self.positive_iou
+        high, positive = pairs.iou >= self.negative_iou, pairs.iou >= self.positive_iou
         positive_location, positive_owner = _best_owners(
-            high_key[positive], high.owner[positive], high.iou[positive], num_keys
+            key[positive], pairs.owner[positive], pairs.iou[positive], num_keys
         )
         # -2 nothing, -1 ignored, else the owner; later lines overrule.
         label = torch.full((num_keys,), -2, dtype=torch.int64, device=all_boxes.device)
-        label[location] = -1
+        label[key[high]] = -1
         label[positive_location] = positive_owner
-        last = torch.full_like(label, -1).scatter_reduce(0, best_key, best_owner, "amax")
+        last = torch.full_like(label, -1)
+        last = last.scatter_reduce(0, key[is_best], pairs.owner[is_best], "amax")
         label = torch.where(last >= 0, last, label)
         location = (label >= 0).nonzero(as_tuple=True)[0]
         return AnchorAssignment(location, label[location], (label == -1).nonzero(as_tuple=True)[0])
 
+    def _exact_pairs(self, grid: AnchorGrid, boxes: Tensor) -> Pairs:
+        """Return all pairs of exact IoU >= negative_iou, and every object's best ones."""
+        every_box = torch.arange(len(boxes), device=boxes.device)
+        floor = boxes.new_full((len(boxes),), self.negative_iou)
+        high = join_pairs(pairs_above(grid, boxes, every_box, floor), boxes.device)
+        # Objects whose best IoU is lower: search further down for the best.
+        poor = (high.best_iou(len(boxes)) == 0).nonzero(as_tuple=True)[0]
+        floor = probe(grid, boxes[poor]).clamp(min=self.min_positive_iou)
+        return join_pairs([high, *pairs_above(grid, boxes, poor, floor)], boxes.device)
 
-class _Pairs(NamedTuple):
-    """Pairs of ground truth and anchor, each field (Q,)."""
+    def _reference_pairs(self, grid: AnchorGrid, boxes: Tensor) -> Pairs:
+        """Return all pairs of reference IoU >= negative_iou, and every object's best ones.
 
-    owner: Tensor
-    anchor: Tensor
-    iou: Tensor
+        The exact IoU tells which pairs come into question. The reference's lies within a bound of
+        it, or anywhere below, when all pairs down to the best value found are looked at.
+        """
+        least = boxes.new_tensor([-torch.inf, -torch.inf, MIN_SIDE_PX, MIN_SIDE_PX, -torch.inf])
+        search = _ReferenceSearch(
+            grid, torch.maximum(boxes, least).float(), to_reference_form(boxes), self.negative_iou
+        )
+        rich = (boxes[:, 2:4] > 0).all(dim=1).nonzero(as_tuple=True)[0]
+        search.look(rich, self.negative_iou - search.bound[rich])
+        poor = rich[search.best[rich] < self.negative_iou]
+        best = probe(grid, search.boxes[poor]).clamp(min=self.min_positive_iou)
+        search.look(poor, best - 2 * search.bound[poor])
+        poor = poor[(search.best < search.best_exact - search.bound)[poor]]
+        search.look(poor, (search.best - search.bound)[poor])
+        return join_pairs(search.found, boxes.device)
 
 
-class _Shapes(NamedTuple):
-    """The anchor shapes of all levels, each field (S,); sides float64."""
+class _ReferenceSearch:
+    """Look for pairs of high reference IoU among those of high exact IoU.
 
-    width: Tensor
-    height: Tensor
-    stride_px: Tensor
-    num_columns: Tensor
-    num_rows: Tensor
-    first_anchor: Tensor
-    per_cell: int
+    Attributes:
+        boxes: (M, 5) float32 ground truths.
+        bound: (M,) by how much the reference's IoU may exceed the exact one.
+        best: (M,) highest reference IoU found.
+        best_exact: (M,) highest exact IoU found.
+        found: the pairs of reference IoU >= ``high``, the best ones of each box, and others; with
+            the reference's IoU.
+    """
+
+    def __init__(self, grid: AnchorGrid, boxes: Tensor, form: Tensor, high: float) -> None:
+        """Args:
+        grid: the anchors of one image.
+        boxes: (M, 5) float32 ground truths.
+        form: (M, 5) the same from ``to_reference_form``.
+        high: the reference IoU from which on pairs are wanted.
+        """
+        self.boxes = boxes
+        self.bound = rounding_bound(grid, boxes)
+        self.best = boxes.new_zeros(len(boxes))
+        self.best_exact = boxes.new_zeros(len(boxes))
+        self.found: list[Pairs] = []
+        self._grid, self._form, self._high = grid, form, high
+        self._floor = boxes.new_full((len(boxes),), torch.inf)  # how far down each was looked at
+
+    def look(self, rows: Tensor, floor: Tensor) -> None:
+        """Look at all pairs of the boxes ``rows`` (m,) with exact IoU >= ``floor`` (m,)."""
+        floor = floor.clamp(min=0)
+        new = floor < self._floor[rows]
+        rows, floor = rows[new], floor[new]
+        self._floor[rows] = floor
+        for pairs in pairs_above(self._grid, self.boxes, rows, floor):
+            self.best_exact = torch.maximum(self.best_exact, pairs.best_iou(len(self.boxes)))
+            form = self._form[pairs.owner], to_reference_form(self._grid.boxes[pairs.anchor])
+            pairs = Pairs(pairs.owner, pairs.anchor, reference_iou(*form))
+            self.best = torch.maximum(self.best, pairs.best_iou(len(self.boxes)))
+            wanted = (pairs.iou >= self._high) | (pairs.iou == self.best[pairs.owner])
+            self.found.append(pairs.select(wanted & (pairs.iou > 0)))
+
+
+def _check_rounding(iou_rounding: str) -> None:
+    if iou_rounding not in IOU_ROUNDINGS:
+        raise ValueError(f"iou_rounding: expected one of {IOU_ROUNDINGS}, got {iou_rounding!r}")
 
 
 def _first_keys(boxes: list[Tensor], num_anchors: int) -> Tensor:
@@ -257,132 +346,25 @@ def _is_inside(points_xy: Tensor, boxes: Tensor) -> Tensor:
     angle_rad = torch.deg2rad(boxes[:, 4])
     cos, sin = angle_rad.cos(), angle_rad.sin()
     along_w, along_h = cos * offset_x - sin * offset_y, sin * offset_x + cos * offset_y
-    return (along_w.abs() < boxes[:, 2] / 2 - INSIDE_MARGIN_PX) & (
-        along_h.abs() < boxes[:, 3] / 2 - INSIDE_MARGIN_PX
+    return (along_w.abs() <= boxes[:, 2] / 2 - INSIDE_MARGIN_PX) & (
+        along_h.abs() <= boxes[:, 3] / 2 - INSIDE_MARGIN_PX
     )
 
 
-def _anchor_shapes(grid: AnchorGrid) -> _Shapes:
-    per_cell = grid.sides_wh.shape[1]
-    device = grid.boxes.device
-
-    def of_levels(values: list[int]) -> Tensor:
-        return torch.tensor(values, device=device).repeat_interleave(per_cell)
-
-    starts = list(itertools.accumulate(grid.level_num_anchors, initial=0))[:-1]
-    sides = grid.sides_wh.double().flatten(0, 1)  # (S, 2)
-    return _Shapes(
-        width=sides[:, 0],
-        height=sides[:, 1],
-        stride_px=of_levels(grid.strides_px),
-        num_columns=of_levels([width for _, width in grid.level_sizes_hw]),
-        num_rows=of_levels([height for height, _ in grid.level_sizes_hw]),
-        first_anchor=of_levels(starts) + torch.arange(len(sides), device=device) % per_cell,
-        per_cell=per_cell,
-    )
+def _distances(points_xy: Tensor, others_xy: Tensor) -> Tensor:
+    """Return the distances (...) of points (..., 2), in the source's float32 operations."""
+    x, y = (others_xy - points_xy).unbind(dim=-1)
+    return (x * x + y * y).sqrt()
 
 
-def _probe(grid: AnchorGrid, boxes: Tensor) -> Tensor:
-    """Return the best IoU (m,) of each box with the nearest anchor of each shape."""
-    shapes = _anchor_shapes(grid)
-    best = [boxes.new_zeros(0)]
-    for chunk in boxes.split(max(1, MAX_PAIRS // len(shapes.width))):
-        column = (chunk[:, 0, None].double() / shapes.stride_px).round()
-        row = (chunk[:, 1, None].double() / shapes.stride_px).round()
-        column = torch.minimum(column.clamp(min=0), shapes.num_columns - 1).long()
-        row = torch.minimum(row.clamp(min=0), shapes.num_rows - 1).long()
-        cell = row * shapes.num_columns + column
-        anchor = shapes.first_anchor + cell * shapes.per_cell  # (m, S)
-        targets = chunk.repeat_interleave(anchor.shape[1], dim=0)
-        iou = paired_iou_rotated(targets, grid.boxes[anchor.flatten()])
-        best.append(iou.view_as(anchor).amax(dim=1))
-    return torch.cat(best)
+def _nearest_of_level(centers_xy: Tensor, points_xy: Tensor, count: int) -> Tensor:
+    """Return (m, count) the ``count`` of all ``centers_xy`` (A, 2) nearest to each point (m, 2).
 
-
-def _pairs_above(grid: AnchorGrid, boxes: Tensor, rows: Tensor, floor: Tensor) -> _Pairs:
-    """Return every pair of a ground truth with an anchor whose IoU is positive and >= ``floor``.
-
-    Args:
-        grid: the anchors of one image.
-        boxes: (M, 5) ground truths.
-        rows: (m,) int64 the ground truths to look at.
-        floor: (m,) their lower bounds.
+    Which of equally near ones is left to ``torch.topk``, run along the dimension that the source
+    runs it along, since the choice depends on it.
     """
-    found = [_Pairs(rows[:0], rows[:0], boxes[:0, 0])]
-    for item, anchor in _possible_pairs(grid, boxes[rows].double(), floor.double()):
-        owner = rows[item]
-        iou = paired_iou_rotated(boxes[owner], grid.boxes[anchor])
-        kept = (iou > 0) & (iou >= floor[item])
-        found.append(_Pairs(owner[kept], anchor[kept], iou[kept]))
-    return _Pairs(*(torch.cat(fields) for fields in zip(*found)))
-
-
-def _possible_pairs(
-    grid: AnchorGrid, boxes: Tensor, floor: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield chunks of pairs (row of ``boxes``, anchor) that contain all with IoU >= ``floor``.
-
-    The area common to a turned box and an upright anchor is at most the area of either, no longer
-    or higher than the anchor's diagonal, and at most what the box's upright hull shares with the
-    anchor. The last is a product of overlaps along x and along y, which limits the columns and rows
-    of a level that need a look.
-
-    Args:
-        grid: the anchors of one image.
-        boxes: (m, 5) float64.
-        floor: (m,) float64, lower bounds of the IoU.
-    """
-    shapes = _anchor_shapes(grid)
-    floor = floor * (1 - BOUND_SLACK)
-    hulls = boxes_to_hboxes(boxes)
-    area, shape_area = boxes[:, 2] * boxes[:, 3], shapes.width * shapes.height
-    sides = torch.minimum(boxes[:, 2:4, None], torch.hypot(shapes.width, shapes.height))
-    limit = torch.minimum(sides[:, 0] * sides[:, 1], shape_area)  # (m, S)
-    possible = limit >= floor[:, None] * (area[:, None] + shape_area - limit)
-    item, shape = possible.nonzero(as_tuple=True)
-
-    total = area[item] + shape_area[shape]
-    needed = floor[item] / (1 + floor[item]) * total  # common area at IoU = floor
-    hull, width, height = hulls[item], shapes.width[shape], shapes.height[shape]
-    stride_px = shapes.stride_px[shape]
-    reach_x = torch.minimum(hull[:, 2] - hull[:, 0], width)
-    reach_y = torch.minimum(hull[:, 3] - hull[:, 1], height)
-    first_x, count_x = _window(
-        hull[:, 0], hull[:, 2], width, needed / reach_y, stride_px, shapes.num_columns[shape]
-    )
-    first_y, count_y = _window(
-        hull[:, 1], hull[:, 3], height, needed / reach_x, stride_px, shapes.num_rows[shape]
-    )
-    count = count_x * count_y
-    start = count.cumsum(0) - count
-    chunk_sizes = [size for size in torch.bincount(start // MAX_PAIRS).tolist() if size > 0]
-    for members in torch.arange(len(count), device=boxes.device).split(chunk_sizes):
-        pair = members.repeat_interleave(count[members])
-        within = torch.arange(len(pair), device=boxes.device) + start[members[0]] - start[pair]
-        column = first_x[pair] + within % count_x[pair]
-        row = first_y[pair] + within // count_x[pair]
-        x, y = column * stride_px[pair], row * stride_px[pair]
-        common = _overlap(x, width[pair], hull[pair, 0], hull[pair, 2])
-        common = common * _overlap(y, height[pair], hull[pair, 1], hull[pair, 3])
-        likely = (common >= needed[pair]).nonzero(as_tuple=True)[0]
-        cell = row[likely] * shapes.num_columns[shape[pair[likely]]] + column[likely]
-        yield item[pair[likely]], shapes.first_anchor[shape[pair[likely]]] + cell * shapes.per_cell
-
-
-def _window(
-    low: Tensor, high: Tensor, side: Tensor, needed: Tensor, stride_px: Tensor, size: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return first and number of the cells whose anchors share >= ``needed`` px with low..high."""
-    # A box without area needs 0 / 0 px: no cell.
-    needed = needed.nan_to_num(nan=torch.inf)
-    slack = BOUND_SLACK * stride_px
-    first = torch.ceil((low + needed - side / 2 - slack) / stride_px).clamp(min=0)
-    first = torch.minimum(first, size.to(first))
-    last = torch.minimum(torch.floor((high - needed + side / 2 + slack) / stride_px), size - 1)
-    return first.long(), (last - first + 1).clamp(min=0).long()
-
-
-def _overlap(center: Tensor, side: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Return the length that ``center`` +- ``side`` / 2 shares with low..high, at least 0."""
-    shared = torch.minimum(center + side / 2, high) - torch.maximum(center - side / 2, low)
-    return shared.clamp(min=0)
+    nearest = [torch.zeros(0, count, dtype=torch.int64, device=points_xy.device)]
+    for chunk in points_xy.split(max(1, MAX_PAIRS // len(centers_xy))):
+        distance = _distances(chunk[None], centers_xy[:, None])  # (A, m)
+        nearest.append(distance.topk(count, dim=0, largest=False).indices.t())
+    return torch.cat(nearest)

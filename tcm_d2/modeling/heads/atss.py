@@ -138,7 +138,7 @@ class RotatedATSSHead(nn.Module):
         target_classes = torch.cat(gt_classes)[positives.ground_truth_index]
         target_centerness = centerness_targets(_upright_distances(anchors[:, :2], target_boxes))
         num_positives = count_positives(location, len(gt_boxes), len(grid.boxes))
-        centerness_sum = mean_over_ranks(target_centerness.sum()).clamp(min=1)
+        centerness_sum = mean_over_ranks(target_centerness.sum(), minimum=1)
 
         deltas = flatten_anchors(output.deltas, NUM_DELTAS)[location]
         pred_boxes = self.coder.decode(anchors, deltas)

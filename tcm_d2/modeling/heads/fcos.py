@@ -146,9 +146,9 @@ class RotatedFCOSHead(nn.Module):
         target_distances, _ = self.coder.encode(origin, target_boxes)
         target_centerness = centerness_targets(target_distances)
 
-        num_positives = mean_over_ranks(target_centerness.new_tensor(len(target_boxes)))
-        num_positives = num_positives.clamp(min=1)
-        centerness_sum = mean_over_ranks(target_centerness.sum()).clamp(min=1e-6)
+        num_positives = target_centerness.new_tensor(len(target_boxes))
+        num_positives = mean_over_ranks(num_positives, minimum=1)
+        centerness_sum = mean_over_ranks(target_centerness.sum(), minimum=1e-6)
 
         def at_positives(levels: list[Tensor]) -> Tensor:
             return at_least_float32(flatten_levels(levels).flatten(0, 1)[positives.location_index])

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
+from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.tcm.matching import join_score_map, score_map_loss
 
 # The image tower's coarsest stride; inputs are padded to a multiple of it.
@@ -110,7 +111,9 @@ class RotatedOneStageDetector(nn.Module):
         )
         if score_map_NKHW is not None:
             masks = self._stack_class_masks(batched_inputs, images.tensor.shape[-2:])
-            losses["loss_score_map"] = self.aux_loss_weight * score_map_loss(score_map_NKHW, masks)
+            losses["loss_score_map"] = self.aux_loss_weight * score_map_loss(
+                score_map_NKHW, masks, mean_over_ranks=mean_over_ranks
+            )
         return losses
 
     def preprocess_images(self, batched_inputs: list[dict[str, Any]]) -> ImageList:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -83,6 +84,18 @@ class RotatedFPN(nn.Module):
         levels = [conv(x) for conv, x in zip(self.output_convs, merged, strict=True)]
         x = inputs[-1] if self.extra_levels_from == "input" else levels[-1]
         for index, conv in enumerate(self.extra_convs):
-            x = conv(F.relu(x) if index > 0 and self.relu_before_extra else x)
+            x = _strided(conv, F.relu(x) if index > 0 and self.relu_before_extra else x)
             levels.append(x)
         return levels
+
+
+def _strided(conv: nn.Module, x: Tensor) -> Tensor:
+    """Return ``conv(x)``, in float32 on the CPU where ``x`` is one pixel wide.
+
+    There, with stride 2 and padding 1, torch (2.15, oneDNN) leaves the outer columns of the
+    weight's gradient as uninitialised memory in bfloat16.
+    """
+    if x.shape[-1] > 1 or x.device.type != "cpu":
+        return conv(x)
+    with torch.autocast("cpu", enabled=False):
+        return conv(x.to(conv.weight.dtype))

@@ -5,6 +5,8 @@ Shape letters: N images, K classes, C joint width, H x W the stride-32 grid, h x
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,7 +30,12 @@ def score_map(dense_NCHW: Tensor, text_NKC: Tensor, *, temperature: float) -> Te
     return torch.einsum("nchw,nkc->nkhw", dense_NCHW, text_NKC) / temperature
 
 
-def score_map_loss(score_map_NKHW: Tensor, class_masks: Tensor) -> Tensor:
+def score_map_loss(
+    score_map_NKHW: Tensor,
+    class_masks: Tensor,
+    *,
+    mean_over_ranks: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Return the mean binary cross-entropy of the score map inside objects, a scalar.
 
     Places outside every object do not count (TCM, section 3.5). Gradients flow to the score map,
@@ -37,6 +44,9 @@ def score_map_loss(score_map_NKHW: Tensor, class_masks: Tensor) -> Tensor:
     Args:
         score_map_NKHW: logits; resized bilinearly to the masks' size.
         class_masks: bool (N, K, h, w), the union of each class's boxes.
+        mean_over_ranks: of the number of places that count, in data-parallel training: the mean
+            of the ranks' losses then is the loss of one rank with the whole batch. None for one
+            rank. The reference divides by each rank's own number.
 
     Raises:
         ValueError: images or classes of the two differ.
@@ -46,11 +56,17 @@ def score_map_loss(score_map_NKHW: Tensor, class_masks: Tensor) -> Tensor:
             f"class_masks: expected shape {(*score_map_NKHW.shape[:2], 'h', 'w')}, got "
             f"{tuple(class_masks.shape)}; the masks need one channel per class of the score map"
         )
-    return masked_score_map_loss(score_map_NKHW, class_masks, class_masks.any(dim=1))
+    return masked_score_map_loss(
+        score_map_NKHW, class_masks, class_masks.any(dim=1), mean_over_ranks=mean_over_ranks
+    )
 
 
 def masked_score_map_loss(
-    score_map_NKHW: Tensor, class_masks: Tensor, object_masks: Tensor
+    score_map_NKHW: Tensor,
+    class_masks: Tensor,
+    object_masks: Tensor,
+    *,
+    mean_over_ranks: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Return the mean binary cross-entropy inside given masks, a scalar.
 
@@ -62,6 +78,7 @@ def masked_score_map_loss(
         score_map_NKHW: logits; resized bilinearly to the masks' size.
         class_masks: bool (N, K, h, w), the targets.
         object_masks: bool (N, h, w), the places that count, for all classes alike.
+        mean_over_ranks: see `score_map_loss`.
     """
     if score_map_NKHW.dtype in (torch.float16, torch.bfloat16):
         score_map_NKHW = score_map_NKHW.float()
@@ -74,7 +91,10 @@ def masked_score_map_loss(
         cost = F.binary_cross_entropy(
             logits.sigmoid(), class_masks.to(logits.dtype), weight=inside, reduction="sum"
         )
-    return cost / (inside.sum() + MASK_SUM_EPS)
+    num_inside = inside.sum()
+    if mean_over_ranks is not None:
+        num_inside = mean_over_ranks(num_inside)
+    return cost / (num_inside + MASK_SUM_EPS)
 
 
 def join_score_map(res5: Tensor, score_map_NKHW: Tensor) -> Tensor:

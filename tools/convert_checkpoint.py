@@ -1,0 +1,185 @@
+#!/usr/bin/env python
+"""Say what a weight file is, and write it in tcm_d2's names.
+
+  tools/convert_checkpoint.py --input epoch_12.pth --inspect
+  tools/convert_checkpoint.py --input epoch_12.pth --output tcm_fcos.pth
+  tools/convert_checkpoint.py --input RN50.pt --output clip.safetensors \\
+      --config-file configs/tcm_fcos.yaml MODEL.CLIP.POSITION_IMAGE_SIZE_PX 512
+
+The input is what MODEL.WEIGHTS takes, see docs/weights.md; nothing in it is run. With a
+configuration the tensors are also fitted to its model (positional embeddings resized), what does
+not fit is left out, and a file that fits nothing is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+import tcm_d2
+from tcm_d2.checkpoint.convert import convert_state_dict
+from tcm_d2.checkpoint.head_names import HEAD_TITLES, find_own_head_kind
+from tcm_d2.checkpoint.load import match_weights, write_atomically
+from tcm_d2.checkpoint.report import report_table, some_names, some_of
+from tcm_d2.engine.doors import open_plan
+from tcm_d2.weight_files.description import describe_tensors, find_naming
+from tcm_d2.weight_files.reading import WeightFile, read_weight_file
+
+SUFFIXES = (".pth", ".safetensors")
+
+
+class Converted(NamedTuple):
+    """Tensors to write, and the report to print."""
+
+    tensors: dict[str, Tensor]
+    report: str
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--input", required=True, type=Path, metavar="FILE", help="weights of any kind")
+    add("--output", type=Path, metavar="FILE", help="to write: .pth or .safetensors")
+    add("--config-file", metavar="FILE", help="check against its model; .yaml or .py")
+    add("--inspect", action="store_true", help="say what the file is (and fits), write nothing")
+    add("--overwrite", action="store_true", help="replace an existing output")
+    add("opts", nargs=argparse.REMAINDER, metavar="OVERRIDE", help="of the configuration")
+    args = parser.parse_args(arguments)
+    if args.inspect == (args.output is not None):
+        parser.error("expected either --output FILE or --inspect")
+    if args.opts and not args.config_file:
+        parser.error(f"overrides need --config-file: {' '.join(args.opts)}")
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Inspect or convert; return 0, or 1 after one line on standard error."""
+    args = parse_arguments(arguments)
+    try:
+        if args.output is not None:
+            check_output(args.input, args.output, overwrite=args.overwrite)
+        file = read_weight_file(args.input)
+        print(describe(args.input, file))
+        if args.inspect and not args.config_file:
+            return 0
+        if args.config_file:
+            converted = convert_for_model(file, args.input, args.config_file, args.opts)
+        else:
+            converted = convert_names(file, args.input)
+        print(converted.report)
+        if args.output is not None:
+            write(args.output, converted.tensors, args.input, file)
+            print(f"{len(converted.tensors)} tensors written to {args.output}")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def check_output(source: Path, output: Path, *, overwrite: bool) -> None:
+    """Refuse an output that cannot be written, before anything is read.
+
+    Raises:
+        ValueError: its suffix is unknown, it is the input, or it exists.
+    """
+    if output.suffix not in SUFFIXES:
+        raise ValueError(f"--output '{output}': expected {' or '.join(SUFFIXES)} at the end")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise ValueError(f"--output '{output}': is the input; name another file")
+    if output.exists() and not overwrite:
+        raise ValueError(f"--output '{output}': exists; --overwrite replaces it")
+
+
+def describe(path: Path, file: WeightFile) -> str:
+    """Return what a file looks like, in a few lines."""
+    num_values = sum(tensor.numel() for tensor in file.tensors.values())
+    dtypes = sorted({str(t.dtype).removeprefix("torch.") for t in file.tensors.values()})
+    lines = [
+        f"{path}: {describe_tensors(file.tensors)}",
+        f"  names of {find_naming(file.tensors)}: {some_names(list(file.tensors))}",
+        f"  {len(file.tensors)} tensors, {num_values:,} values, {', '.join(dtypes)}",
+    ]
+    converted = convert_state_dict(file.tensors).state_dict
+    kind = find_own_head_kind(converted)
+    if kind is not None:
+        outputs = converted.get("head.class_predictor.bias")
+        num_outputs = "?" if outputs is None else len(outputs)
+        lines.append(f"  head: rotated {HEAD_TITLES[kind]}, {num_outputs} class outputs per cell")
+    if file.is_torchscript:
+        lines.append("  a TorchScript archive; its program was not run")
+    if file.rest:
+        lines.append(f"  besides: {some_of(list(file.rest))}")
+    if file.skipped:
+        lines.append(f"  objects skipped, not run: {some_of(list(file.skipped))}")
+    return "\n".join(lines)
+
+
+def convert_for_model(
+    file: WeightFile, path: Path, config_file: str, overrides: Sequence[str]
+) -> Converted:
+    """Return the tensors that fit a configuration's model, in its shapes.
+
+    Raises:
+        FileNotFoundError, ValueError: the configuration cannot be used, or nothing fits.
+    """
+    model = open_plan(config_file, overrides).build_model(False)
+    tensors, report = match_weights(model.state_dict(), file.tensors, source=str(path))
+    return Converted(tensors, report.as_table())
+
+
+def convert_names(file: WeightFile, path: Path) -> Converted:
+    """Return the tensors in our names, without a model to check them against.
+
+    Raises:
+        ValueError: no name has a place in a detector.
+    """
+    converted = convert_state_dict(file.tensors)
+    if converted.naming == "unknown" or not converted.state_dict:
+        raise ValueError(
+            f"weights '{path}': nothing to convert: it looks like {describe_tensors(file.tensors)}"
+        )
+    names = list(converted.state_dict)
+    rows = [
+        ("converted", len(names), some_names(names)),
+        ("of these reshaped", len(converted.reshaped), some_of(converted.reshaped, "; ")),
+        ("unknown, left out", len(converted.unknown), some_names(converted.unknown)),
+        ("dead, left out", len(converted.dead), some_names(converted.dead)),
+    ]
+    return Converted(converted.state_dict, report_table(rows, converted.notes))
+
+
+def write(output: Path, tensors: dict[str, Tensor], source: Path, file: WeightFile) -> None:
+    """Write tensors, floating point as float32, with a few facts on where they come from."""
+    # A copy each: tensors of a file may share memory, which would be written once per tensor.
+    copies = {
+        name: (tensor.float() if tensor.is_floating_point() else tensor)
+        .detach()
+        .clone(memory_format=torch.contiguous_format)
+        for name, tensor in sorted(tensors.items())
+    }
+    metadata = {
+        "writer": f"tcm_d2 {tcm_d2.__version__}",
+        "converted_from": find_naming(file.tensors),
+        "source_file": source.name,
+        "source_description": describe_tensors(file.tensors),
+    }
+    if output.suffix == ".safetensors":
+        content = to_safetensors(copies, metadata)
+        write_atomically(output, lambda stream: stream.write(content))
+    else:
+        checkpoint = {"model": copies, "metadata": metadata}
+        write_atomically(output, lambda stream: torch.save(checkpoint, stream))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

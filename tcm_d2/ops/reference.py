@@ -2,8 +2,8 @@
 
 They serve where the extension is missing and check it where it is not. The arguments are those of
 torch.ops.tcm_d2.*, already checked by the public wrappers. All arithmetic is float64, and goes the
-way of csrc/rotated_geometry.h, where the formulas are explained, operation by operation: the
-results are the same to the last bit.
+way of csrc/rotated_geometry.h and csrc/rotated_gradient.h, where the formulas are explained,
+operation by operation: the results are the same to the last bit.
 
 Letters: P pairs. A rectangle's axes on screen (y down) are U = (cos, -sin) along its width and
 V = (sin, cos) along its height.

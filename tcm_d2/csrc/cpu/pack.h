@@ -3,11 +3,6 @@
 
 #pragma once
 
-#if defined(__GNUC__)
-// Packs never leave the functions that they are inlined into.
-#pragma GCC diagnostic ignored "-Wpsabi"
-#endif
-
 #include "../rotated_geometry.h"
 
 #if defined(__GNUC__)

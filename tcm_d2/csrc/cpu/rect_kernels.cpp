@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "pack.h"  // first: it silences a note
+#include "pack.h"
 
 namespace tcm_d2 {
 namespace {

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <vector>
 
-#include "../rotated_geometry.h"
+#include "../rotated_gradient.h"
 
 namespace tcm_d2 {
 

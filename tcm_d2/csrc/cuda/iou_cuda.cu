@@ -11,7 +11,7 @@
 #include <tuple>
 
 #include "../checks.h"
-#include "../rotated_geometry.h"
+#include "../rotated_gradient.h"
 
 namespace tcm_d2 {
 namespace {

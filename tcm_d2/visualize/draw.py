@@ -199,6 +199,7 @@ def draw_comparison(
     line_width_px: int | None = None,
     label_mode: LabelMode = "auto",
     legend: bool = True,
+    headings: bool = False,
 ) -> np.ndarray:
     """Return a copy of the image that shows hits, misses and false detections.
 
@@ -213,6 +214,7 @@ def draw_comparison(
         class_names: names by class index.
         iou_threshold: a hit needs an IoU above it.
         score_threshold: predictions with a lower score are left out.
+        headings: mark the direction of each drawn box's +w axis.
 
     Raises:
         TypeError: image not a uint8 array.
@@ -253,6 +255,8 @@ def draw_comparison(
     )
     for quads, color, dashed in layers:
         outline_quads(image, quads, [color] * len(quads), line_width_px=width, dashed=dashed)
+        if headings:
+            draw_headings(image, quads, [color] * len(quads), line_width_px=width)
     busy = busy_mask(image.shape[:2], np.concatenate([gt, pred]))
     if legend:
         entries = [

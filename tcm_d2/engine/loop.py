@@ -23,6 +23,7 @@ from tcm_d2.checkpoint.load import SafeCheckpointer, load_weights
 from tcm_d2.engine.ema import WeightAverage
 from tcm_d2.engine.experiment import Experiment
 from tcm_d2.engine.non_finite import NonFiniteGuard
+from tcm_d2.engine.pictures import PredictionPictures
 from tcm_d2.engine.trainer import ReportSkippedFiles, Trainer
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,9 @@ def train(experiment: Experiment, *, resume: bool) -> Results:
             else None,
             hooks.EvalHook(training.eval_period, evaluate_now) if experiment.evaluations else None,
             ReportSkippedFiles(),
+            PredictionPictures(training.pictures, average=average)
+            if training.pictures is not None and comm.is_main_process()
+            else None,
             hooks.PeriodicWriter(
                 _writers(Path(experiment.output_dir), training.max_iter, training.log_period),
                 period=training.log_period,

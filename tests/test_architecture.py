@@ -23,6 +23,7 @@ FLOORS = {
     "evaluation": 3,
     "checkpoint": 3,
     "inference": 4,
+    "report": 4,
     # Above inference: evaluation can look at several views of an image, as inference does.
     "engine": 5,
 }

@@ -9,7 +9,8 @@ Counted by fvcore on one image, from the input to the head's dense outputs; deco
 on what is found and are left out. "GFLOPs" are fused multiply-adds, as in most papers; activations
 are the outputs of convolutions and matrix products. In evaluation the text encoder's result is
 kept until a weight changes, so that its row is spent once and not per image, unless the prompts
-depend on the image.
+depend on the image. A convolution that evaluation folds with its BatchNorm counts for the module
+that calls it.
 """
 
 from __future__ import annotations

@@ -27,11 +27,12 @@ def tool() -> ModuleType:
 def test_counts_are_those_worked_out_by_hand(tool: ModuleType, tmp_path: Path) -> None:
     model = build_model(small_config(tmp_path))
     rows = {row.name: row for row in tool.count(model, (256, 384), depth=2)}
-    # First convolution of the image tower: 3 x 3, stride 2, from 3 channels.
-    conv = model.backbone.conv1
-    places = (256 // 2) * (384 // 2)
-    assert rows["backbone.conv1"].multiply_adds == places * conv.out_channels * 3 * 9
-    assert rows["backbone.conv1"].activations == places * conv.out_channels
+    # The head's class predictor: 3 x 3 on five levels, from stride 8 to 128.
+    conv = model.head.class_predictor
+    places = 32 * 48 + 16 * 24 + 8 * 12 + 4 * 6 + 2 * 3
+    counted = rows["head.class_predictor"]
+    assert counted.multiply_adds == places * conv.out_channels * conv.in_channels * 9
+    assert counted.activations == places * conv.out_channels
     # The attention pool: 1 + 8 x 12 tokens; four projections and two products of attention.
     pool = model.attention_pool
     width, out = pool.q_proj.in_features, pool.c_proj.out_features

@@ -273,6 +273,16 @@ def draw_comparison(
         texts += _texts(len(missed), gt_labels[is_missed], class_names, None)
         colors = [FALSE_COLOR] * int(false.sum()) + [MISSED_COLOR] * len(missed)
         order = np.argsort(-_areas(named), kind="stable")
+        if label_mode == "auto":
+            written = place_labels(
+                image.copy(), named, texts, colors, busy=busy.copy(), order=order, force=False
+            )
+            if written < _CROWDED_FRACTION * len(texts):
+                # Names at some of many misses say nothing; the legend counts them.
+                classes = np.concatenate([pred_labels[false], gt_labels[is_missed]])
+                is_rare = np.bincount(classes)[classes] <= _MAX_RARE
+                is_rare[: int(false.sum())] = True
+                texts = [text if rare else "" for text, rare in zip(texts, is_rare)]
         place_labels(
             image, named, texts, colors, busy=busy, order=order, force=label_mode == "always"
         )

@@ -179,5 +179,6 @@ def _build_evaluator(cfg: CfgNode, name: str, folder: Path, distributed: bool) -
         nms_iou_threshold=cfg.TEST.DOTA.MERGE_NMS_THRESH,
         iou_threshold=cfg.TEST.DOTA.IOU_THRESH,
         metric=cfg.TEST.DOTA.METRIC,
+        analysis=cfg.TEST.DOTA.ANALYSIS,
         distributed=distributed,
     )

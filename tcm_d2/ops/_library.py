@@ -38,7 +38,10 @@ _SCHEMAS = {
     "paired_giou_rotated_backward": _PAIRED_BACKWARD,
     "paired_diou_rotated": _PAIRED,
     "paired_diou_rotated_backward": _PAIRED_BACKWARD,
-    "nms_rotated": ("(Tensor boxes, Tensor scores, Tensor? labels, float iou_threshold) -> Tensor"),
+    "nms_rotated": (
+        "(Tensor boxes, Tensor scores, Tensor? labels, float iou_threshold, "
+        "Tensor? image_ids=None, float? score_threshold=None, int? max_detections=None) -> Tensor"
+    ),
     "points_in_rotated_boxes": "(Tensor points, Tensor boxes) -> Tensor",
     "quad_iou": "(Tensor quads1, Tensor quads2) -> Tensor",
     "paired_quad_iou": "(Tensor quads1, Tensor quads2) -> Tensor",
@@ -168,7 +171,13 @@ def _fake_paired_backward(
 
 
 def _fake_nms_rotated(
-    boxes: Tensor, scores: Tensor, labels: Tensor | None, iou_threshold: float
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    iou_threshold: float,
+    image_ids: Tensor | None = None,
+    score_threshold: float | None = None,
+    max_detections: int | None = None,
 ) -> Tensor:
     num_kept = torch.library.get_ctx().new_dynamic_size()
     return boxes.new_empty((num_kept,), dtype=torch.int64)

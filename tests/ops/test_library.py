@@ -62,6 +62,7 @@ def op_samples() -> dict[str, list[tuple[object, ...]]]:
         "nms_rotated": [
             (single1, scores, None, 0.1),
             (boxes1, scores, torch.arange(6) % 2, 0.1),
+            (single1, scores, torch.arange(6) % 2, 0.1, torch.arange(6) % 3, 0.2, 2),
             (empty, torch.zeros(0), None, 0.1),
         ],
         "points_in_rotated_boxes": [
@@ -100,7 +101,9 @@ CALLS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "paired_giou_rotated": lambda a, b, s, c, q: ops.paired_giou_rotated(a, b),
     "paired_diou_rotated": lambda a, b, s, c, q: ops.paired_diou_rotated(a, b),
     "nms_rotated": lambda a, b, s, c, q: ops.nms_rotated(a, s, 0.1),
-    "batched_nms_rotated": lambda a, b, s, c, q: ops.batched_nms_rotated(a, s, c, 0.1),
+    "batched_nms_rotated": lambda a, b, s, c, q: ops.batched_nms_rotated(
+        a, s, c, 0.1, image_ids=c % 2, score_threshold=0.05, max_detections=50
+    ),
     "points_in_rotated_boxes": lambda a, b, s, c, q: ops.points_in_rotated_boxes(a[:, :2], b),
     "quad_iou": lambda a, b, s, c, q: ops.quad_iou(q, q.flip(0)),
     "paired_quad_iou": lambda a, b, s, c, q: ops.paired_quad_iou(q, q.flip(0)),

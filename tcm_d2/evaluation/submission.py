@@ -32,6 +32,7 @@ __all__ = [
     "read_results",
     "read_task1",
     "write_results",
+    "write_submission",
     "write_task1",
     "write_task1_zip",
     "write_zip",
@@ -73,18 +74,44 @@ def write_results(
         ValueError: when ``detections`` holds a class that is not in ``classes``, numbers that are
             not finite, or image ids that are empty or hold white space.
     """
-    unknown = sorted(set(detections) - set(classes))
-    if unknown:
-        raise ValueError(f"detections: unknown classes {unknown}; known: {', '.join(classes)}")
+    contents = _format_files(detections, classes, task)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for class_name in classes:
-        rows = detections.get(class_name, no_detections())
-        path = folder / result_file_name(class_name, task=task)
-        write_bytes_atomically(path, _format_rows(class_name, rows, task))
-        paths.append(path)
+    for name, content in contents.items():
+        write_bytes_atomically(folder / name, content)
+        paths.append(folder / name)
     return paths
+
+
+def write_submission(
+    output_dir: str | Path,
+    detections: Mapping[str, ClassDetections],
+    *,
+    classes: Sequence[str],
+    task: Task = 1,
+) -> Path:
+    """Write result files to ``Task<task>/`` and pack ``Task<task>.zip``; return the zip's path.
+
+    An old zip is removed first and the new one written last, so that where there is a zip, it holds
+    the files beside it, also after an interrupted run. Old result files of other classes are
+    removed.
+
+    Raises:
+        ValueError: as ``write_results``; nothing is touched before the rows are checked.
+    """
+    folder, zip_path = Path(output_dir) / f"Task{task}", Path(output_dir) / f"Task{task}.zip"
+    contents = _format_files(detections, classes, task)
+    folder.mkdir(parents=True, exist_ok=True)
+    zip_path.unlink(missing_ok=True)
+    for old in folder.iterdir():
+        if class_of_file(old.name, task=task) is not None and old.name not in contents:
+            old.unlink()
+    files = []
+    for name, content in contents.items():
+        write_bytes_atomically(folder / name, content)
+        files.append(folder / name)
+    return write_zip(zip_path, files)
 
 
 def write_task1_zip(zip_path: str | Path, files: Iterable[str | Path]) -> Path:
@@ -149,6 +176,21 @@ def read_results(path: str | Path, *, task: Task) -> dict[str, ClassDetections]:
             f"Task{task}_plane.txt), found none; give the folder or zip that holds them"
         )
     return dict(sorted(results.items()))
+
+
+def _format_files(
+    detections: Mapping[str, ClassDetections], classes: Sequence[str], task: Task
+) -> dict[str, bytes]:
+    """Return the content of each file by name."""
+    unknown = sorted(set(detections) - set(classes))
+    if unknown:
+        raise ValueError(f"detections: unknown classes {unknown}; known: {', '.join(classes)}")
+    return {
+        result_file_name(name, task=task): _format_rows(
+            name, detections.get(name, no_detections()), task
+        )
+        for name in classes
+    }
 
 
 def _format_rows(class_name: str, rows: ClassDetections, task: Task) -> bytes:

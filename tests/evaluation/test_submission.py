@@ -14,6 +14,7 @@ from tcm_d2.evaluation.submission import (
     read_results,
     read_task1,
     write_results,
+    write_submission,
     write_task1,
     write_task1_zip,
 )
@@ -76,6 +77,29 @@ def test_zip_holds_plain_files_and_is_the_same_each_time(tmp_path: Path) -> None
     assert first == second
     with zipfile.ZipFile(tmp_path / "1.zip") as archive:
         assert archive.namelist() == ["Task1_plane.txt", "Task1_small-vehicle.txt"]
+
+
+def test_a_zip_holds_the_files_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"plane": class_rows([("P1", 0.5, upright_quad(0, 0, 1, 1))])}
+    write_text(tmp_path / "Task1", "ship", ROW)
+    (tmp_path / "Task1" / "notes.txt").write_text("mine")
+    path = write_submission(tmp_path, rows, classes=CLASSES)
+    assert path == tmp_path / "Task1.zip" and read_task1(path).keys() == set(CLASSES)
+    kept = {"Task1_plane.txt", "Task1_small-vehicle.txt", "notes.txt"}
+    assert {file.name for file in (tmp_path / "Task1").iterdir()} == kept
+    before = path.read_bytes()
+    bad = {"plane": rows["plane"]._replace(scores=np.array([np.inf]))}
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        write_submission(tmp_path, bad, classes=CLASSES)
+    assert path.read_bytes() == before  # refused before anything is touched
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tcm_d2.evaluation.submission.write_zip", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_submission(tmp_path, {}, classes=CLASSES)
+    assert not path.exists()
 
 
 def test_writing_refuses_unknown_classes_and_non_finite_rows(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from tcm_d2.evaluation.result_rows import (
     read_result_files,
     result_file_name,
 )
+from tcm_d2.evaluation.zip_files import pack_zip
 from tcm_d2.ops.text_rows import format_text_rows
 
 __all__ = [
@@ -42,10 +41,6 @@ __all__ = [
 COORDINATE_DECIMALS = 2
 # Nine significant digits tell all float32 scores apart: no ties that the model did not make.
 SCORE_DIGITS = 9
-# A fixed time stamp: equal results give equal zip files.
-_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
-# Numbers hardly shrink further at higher levels, which take several times as long.
-_ZIP_LEVEL = 1
 
 
 def write_task1(
@@ -107,11 +102,10 @@ def write_submission(
     for old in folder.iterdir():
         if class_of_file(old.name, task=task) is not None and old.name not in contents:
             old.unlink()
-    files = []
     for name, content in contents.items():
         write_bytes_atomically(folder / name, content)
-        files.append(folder / name)
-    return write_zip(zip_path, files)
+    write_bytes_atomically(zip_path, pack_zip(dict(sorted(contents.items()))))
+    return zip_path
 
 
 def write_task1_zip(zip_path: str | Path, files: Iterable[str | Path]) -> Path:
@@ -121,18 +115,11 @@ def write_task1_zip(zip_path: str | Path, files: Iterable[str | Path]) -> Path:
 
 def write_zip(zip_path: str | Path, files: Iterable[str | Path]) -> Path:
     """Pack result files into a zip without folders, atomically, and return its path."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=_ZIP_LEVEL) as archive:
-        for path in sorted(Path(file) for file in files):
-            entry = zipfile.ZipInfo(path.name, _ZIP_DATE)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
-            archive.writestr(
-                entry, path.read_bytes(), zipfile.ZIP_DEFLATED, compresslevel=_ZIP_LEVEL
-            )
+    paths = sorted(Path(file) for file in files)
+    archive = pack_zip({path.name: path.read_bytes() for path in paths})
     target = Path(zip_path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(target, buffer.getvalue())
+    write_bytes_atomically(target, archive)
     return target
 
 

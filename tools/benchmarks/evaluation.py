@@ -45,7 +45,7 @@ from tcm_d2.evaluation.dota_evaluator import rows_by_class
 from tcm_d2.evaluation.evaluation_result import analyze_evaluation
 from tcm_d2.evaluation.merge import merge_patch_detections
 from tcm_d2.evaluation.prepare import Prepared, Rules, prepare_evaluation
-from tcm_d2.evaluation.submission import read_task1, write_task1, write_task1_zip
+from tcm_d2.evaluation.submission import read_task1, write_submission, write_task1
 from tcm_d2.evaluation.task1_scoring import read_annotations, score_prepared
 from tcm_d2.ops import nms_rotated
 from tcm_d2.structures.conversions import boxes_to_quads
@@ -125,8 +125,7 @@ def merge_ours(data: EvaluationSet, folder: Path) -> None:
     """Merge patches and write the submission our way."""
     merged = merge_patch_detections(data.patch_detections, iou_threshold=NMS_IOU)
     rows = rows_by_class(merged, classes=DOTA_V1_CLASSES)
-    files = write_task1(folder / "Task1", rows, classes=DOTA_V1_CLASSES)
-    write_task1_zip(folder / "Task1.zip", files)
+    write_submission(folder, rows, classes=DOTA_V1_CLASSES)
 
 
 def load_devkit(folder: Path) -> ModuleType:

@@ -101,7 +101,9 @@ def test_analysis_and_protocols_reach_the_files(
     out = tmp_path / "analysis"
     more = ["--output-dir", str(out), "--no-pictures", "--size-edges", "0", "20", "inf"]
     assert tool.main(arguments(task, *more, "--protocol", "mmrotate")) == 0
-    assert "Task 1, mmrotate's rules" in capsys.readouterr().out
+    assert (
+        "Task 1, mmrotate's rules, IoU >= 0.5, 11point, difficult: count" in capsys.readouterr().out
+    )
     content = json.loads((out / "evaluation.json").read_text())
     assert content["protocol"] == "mmrotate" and content["difficult"] == "count"
     assert [entry["high"] for entry in content["mean_by_size"]] == [20.0, None]

@@ -151,15 +151,23 @@ NEW_FILES: tuple[NewFile, ...] = (
         '''\
 """Stand-in for the compiled `detectron2._C`, which this installation does not have."""
 
+import torch
+
 
 class MissingExtension:
-    """Raises a RuntimeError that names the operator on any attribute access."""
+    """Gives what torch.ops.detectron2 has (tcm_d2.ops adds two operators to it when imported).
+
+    Any other attribute raises a RuntimeError that names the operator.
+    """
 
     def __getattr__(self, name):
+        if not name.startswith("_") and hasattr(torch.ops.detectron2, name):
+            return getattr(torch.ops.detectron2, name)
         raise RuntimeError(
             f"detectron2._C.{name} is compiled code, and this Detectron2 was installed without "
-            "it (by tcm_d2's tools/install_detectron2.py). For rotated boxes use tcm_d2.ops; for "
-            "other compiled operators build Detectron2 from its upstream repository."
+            "it (by tcm_d2's tools/install_detectron2.py). For rotated boxes import tcm_d2.ops, "
+            "which provides box_iou_rotated and nms_rotated here; for other compiled operators "
+            "build Detectron2 from its upstream repository."
         )
 ''',
         "a clear error when a compiled operator is called",

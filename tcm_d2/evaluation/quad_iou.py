@@ -1,39 +1,35 @@
-"""IoU of quadrilaterals given as four corner points, vectorised over pairs, in float64.
+"""Overlaps among many quadrilaterals given as four corner points, in float64.
 
-Semantics are those of the DOTA devkit's ``polyiou.cpp``: a quad is its winding-number function,
-oriented so that its signed area is not negative. For every simple quad, convex or not, that is the
-exact area of the intersection; for a self-crossing one it is what the devkit computes, too.
+Semantics of their IoU (tcm_d2.ops.paired_quad_iou) are those of the DOTA devkit's ``polyiou.cpp``:
+a quad is its winding-number function, oriented so that its signed area is not negative. For every
+simple quad, convex or not, that is the exact area of the intersection; for a self-crossing one it
+is what the devkit computes, too.
 
 Deliberate differences from the devkit: no absolute epsilon of 1e-8 (it makes the devkit inexact for
 boxes far below a pixel); 0 / 0 for two zero-area quads is 0 and not NaN; an intersection below 0
 (possible with self-crossing quads only) is 0. None of the three can turn a match into a miss.
 
-Letters: N pairs, P candidate pairs; quads are (N, 4, 2) x, y points in pixels of any one frame.
+Letters: N pairs; quads are (N, 4, 2) x, y points in pixels of any one frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from tcm_d2 import ops
+from tcm_d2.ops import quad_pairs
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-# Pairs worked on at once: 16 edge pairs each, so that the temporaries stay inside the cache.
-_PAIRS_PER_CHUNK = 1024
-# Candidate pairs listed at once (about 100 MB of temporaries).
-_CANDIDATES_PER_CHUNK = 1_000_000
-# Edges with less horizontal extent than this cover no area that float64 could tell from zero.
-_VERTICAL_EXTENT_PX = 1e-30
-# Room left to rounding when a pair is dropped because its upright bounds cannot reach the IoU.
-_BOUND_SLACK = 1e-9
-
 
 class QuadPairs(NamedTuple):
-    """Pairs of quads and their IoU: ``first`` and ``second`` are (P,) indices, ``iou`` is (P,)."""
+    """Pairs of quads and their IoU: ``first`` and ``second`` are (N,) indices, ``iou`` is (N,)."""
 
     first: IntArray
     second: IntArray
@@ -59,15 +55,10 @@ def quads_to_bounds(quads: FloatArray) -> FloatArray:
 def paired_quad_iou(quads1: FloatArray, quads2: FloatArray) -> FloatArray:
     """Return the IoU (N,) of ``quads1[i]`` with ``quads2[i]``, both (N, 4, 2).
 
-    A quad is a signed sum of the trapezoids under its edges; the intersection is the sum over the
-    16 pairs of edges of the integral of the lower of two straight lines, which has a closed form
-    and, unlike clipping, no special cases.
+    The last bit of an IoU doesn't depend on what else is in the arrays.
     """
-    iou = np.empty(len(quads1), dtype=np.float64)
-    for start in range(0, len(quads1), _PAIRS_PER_CHUNK):
-        part = slice(start, start + _PAIRS_PER_CHUNK)
-        iou[part] = _iou_of_chunk(quads1[part], quads2[part])
-    return iou
+    iou = ops.paired_quad_iou(_as_tensor(quads1), _as_tensor(quads2))
+    return np.asarray(iou.numpy(), dtype=np.float64)
 
 
 def overlapping_quads(
@@ -87,26 +78,14 @@ def overlapping_quads(
         group2: (M,).
         min_iou: in [0, 1); pairs at or below it are left out.
     """
-    bounds1, bounds2 = quads_to_bounds(quads1), quads_to_bounds(quads2)
-    area1, area2 = np.abs(signed_area(quads1)), np.abs(signed_area(quads2))
-    found: list[QuadPairs] = []
-    for first, second in _candidates(bounds1, bounds2, group1, group2):
-        extent = np.minimum(bounds1[first, 2:], bounds2[second, 2:])
-        extent -= np.maximum(bounds1[first, :2], bounds2[second, :2])
-        inter_bound = extent[:, 0] * extent[:, 1]
-        # iou > t  <=>  inter > t (a1 + a2) / (1 + t), and inter <= inter_bound: |winding| <= 1.
-        needed = min_iou / (1 + min_iou) * (area1[first] + area2[second]) * (1 - _BOUND_SLACK)
-        keep = (extent > 0).all(axis=1) & (inter_bound >= needed)
-        first, second = first[keep], second[keep]
-        iou = paired_quad_iou(quads1[first], quads2[second])
-        keep = iou > min_iou
-        found.append(QuadPairs(first[keep], second[keep], iou[keep]))
-    if not found:
-        empty = np.empty(0, dtype=np.int64)
-        return QuadPairs(empty, empty, np.empty(0, dtype=np.float64))
-    pairs = QuadPairs(*(np.concatenate(column) for column in zip(*found)))
-    order = np.lexsort((pairs.second, pairs.first))
-    return QuadPairs(pairs.first[order], pairs.second[order], pairs.iou[order])
+    pairs = quad_pairs.overlapping_quads(
+        _as_tensor(quads1),
+        _as_tensor(quads2),
+        group1=_as_index(group1),
+        group2=_as_index(group2),
+        min_iou=min_iou,
+    )
+    return QuadPairs(*(np.asarray(column.numpy()) for column in pairs))
 
 
 def nms_quads(
@@ -124,116 +103,19 @@ def nms_quads(
         group: (N,) only quads of one group (image and class) suppress each other.
         iou_threshold: in [0, 1).
     """
-    order = np.argsort(-scores, kind="stable")
-    quads, group = quads[order], group[order]
-    pairs = overlapping_quads(quads, quads, group1=group, group2=group, min_iou=iou_threshold)
-    later = pairs.second > pairs.first
-    first, second = pairs.first[later], pairs.second[later]
-    suppressed = np.zeros(len(quads), dtype=bool)
-    suppressors, starts = np.unique(first, return_index=True)
-    for index, start, end in zip(suppressors, starts, np.append(starts[1:], len(first))):
-        if not suppressed[index]:
-            suppressed[second[start:end]] = True
-    return np.asarray(order[~suppressed], dtype=np.int64)
+    keep = quad_pairs.nms_quads(
+        _as_tensor(quads),
+        torch.from_numpy(np.array(scores, np.float64)),
+        group=_as_index(group),
+        iou_threshold=iou_threshold,
+    )
+    return np.asarray(keep.numpy(), dtype=np.int64)
 
 
-def _candidates(
-    bounds1: FloatArray, bounds2: FloatArray, group1: IntArray, group2: IntArray
-) -> Iterator[tuple[IntArray, IntArray]]:
-    """Yield chunks of index pairs that hold every pair of one group overlapping in x.
-
-    Second boxes are sorted by group and left edge. Those reaching a first box have their left edge
-    between its left edge minus the widest second box, and its right edge.
-    """
-    if len(bounds1) == 0 or len(bounds2) == 0:
-        return
-    left_most = min(bounds1[:, 0].min(), bounds2[:, 0].min())
-    widest = (bounds2[:, 2] - bounds2[:, 0]).max()
-    reach = max(bounds1[:, 2].max(), bounds2[:, 2].max()) - left_most
-    # One number line with the groups side by side; room for the widest box keeps them apart.
-    group_pitch = 2.0 * (reach + widest) + 1.0
-    slack = np.finfo(np.float64).eps * 4 * group_pitch * (max(group1.max(), group2.max()) + 1.0)
-    key1 = group1 * group_pitch + (bounds1[:, 0] - left_most)
-    key2 = group2 * group_pitch + (bounds2[:, 0] - left_most)
-    order = np.argsort(key2, kind="stable")
-    key2 = key2[order]
-    begin = np.searchsorted(key2, key1 - widest - slack, side="left")
-    end = np.searchsorted(key2, key1 + (bounds1[:, 2] - bounds1[:, 0]) + slack, side="right")
-    count = end - begin
-    total = np.cumsum(count)
-    start = 0
-    while start < len(count):
-        done = total[start - 1] if start else 0
-        stop = int(np.searchsorted(total, done + _CANDIDATES_PER_CHUNK, side="right"))
-        stop = max(stop, start + 1)
-        num = count[start:stop]
-        first = np.repeat(np.arange(start, stop), num)
-        offset = np.arange(len(first)) - np.repeat(np.cumsum(num) - num, num)
-        second = order[np.repeat(begin[start:stop], num) + offset]
-        same = group1[first] == group2[second]
-        yield first[same], second[same]
-        start = stop
+def _as_tensor(quads: FloatArray) -> Tensor:
+    """The same numbers as a tensor, copied where torch would not take the array."""
+    return torch.from_numpy(np.require(quads, np.float64, ["C_CONTIGUOUS", "WRITEABLE"]))
 
 
-def _iou_of_chunk(quads1: FloatArray, quads2: FloatArray) -> FloatArray:
-    area1, area2 = signed_area(quads1), signed_area(quads2)
-    base = np.minimum(quads1[:, :, 1].min(axis=1), quads2[:, :, 1].min(axis=1))  # (N,)
-    edges1 = _Edges.of(quads1, base, area1)
-    edges2 = _Edges.of(quads2, base, area2)
-    inter = np.maximum(_integrate_lower(edges1, edges2), 0.0)
-    union = np.abs(area1) + np.abs(area2) - inter
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(inter > 0, inter / union, 0.0)
-
-
-class _Edges(NamedTuple):
-    """Edges of quads as lines over x, each (4, N): y(x) = height + slope * (x - left)."""
-
-    left: FloatArray
-    right: FloatArray
-    height: FloatArray
-    slope: FloatArray
-    sign: FloatArray
-
-    @staticmethod
-    def of(quads: FloatArray, base: FloatArray, area: FloatArray) -> _Edges:
-        x0, y0 = np.ascontiguousarray(quads[:, :, 0].T), quads[:, :, 1].T - base  # (4, N)
-        x1, y1 = np.roll(x0, -1, axis=0), np.roll(y0, -1, axis=0)
-        run = x1 - x0
-        vertical = np.abs(run) < _VERTICAL_EXTENT_PX
-        slope = (y1 - y0) / np.where(vertical, 1.0, run)
-        sign = np.where(vertical, 0.0, np.sign(run)) * np.where(area < 0, -1.0, 1.0)
-        forward = run >= 0
-        return _Edges(
-            left=np.where(forward, x0, x1),
-            right=np.where(forward, x1, x0),
-            height=np.where(forward, y0, y1),
-            slope=np.where(vertical, 0.0, slope),
-            sign=sign,
-        )
-
-
-def _integrate_lower(edges1: _Edges, edges2: _Edges) -> FloatArray:
-    """Sum over edge pairs the signed integral (N,) of the lower line over the shared x range."""
-    one = _Edges(*(column[:, None] for column in edges1))  # (4, 1, N)
-    two = _Edges(*(column[None] for column in edges2))  # (1, 4, N)
-    low = np.maximum(one.left, two.left)  # (4, 4, N)
-    width = np.maximum(np.minimum(one.right, two.right) - low, 0.0)
-    y1_low = one.height + one.slope * (low - one.left)
-    y2_low = two.height + two.slope * (low - two.left)
-    y1_high = y1_low + one.slope * width
-    y2_high = y2_low + two.slope * width
-    gap_low, gap_high = y1_low - y2_low, y1_high - y2_high
-    # Mean of |gap|, a line that may change its sign once.
-    gap_sum = np.abs(gap_low) + np.abs(gap_high)
-    crossing = gap_low * gap_high < 0
-    squares = gap_low * gap_low + gap_high * gap_high
-    mean_gap = 0.5 * np.where(crossing, squares / np.where(crossing, gap_sum, 1.0), gap_sum)
-    mean_lower = 0.25 * (y1_low + y1_high + y2_low + y2_high) - 0.5 * mean_gap
-    terms = (one.sign * two.sign * width * mean_lower).reshape(-1, width.shape[-1])  # (16, N)
-    # One after the other: numpy's sum picks its order by the shape, and the last bit of an IoU must
-    # not depend on how many pairs share a chunk (equal IoUs decide by index).
-    total: FloatArray = terms[0].copy()
-    for term in terms[1:]:
-        total += term
-    return total
+def _as_index(group: IntArray) -> Tensor:
+    return torch.from_numpy(np.require(group, np.int64, ["C_CONTIGUOUS", "WRITEABLE"]))

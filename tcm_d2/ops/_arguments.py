@@ -36,6 +36,63 @@ def check_boxes(name: str, boxes: Tensor) -> Tensor:
     return check_floating(name, boxes)
 
 
+def check_aligned_boxes(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+    """Check boxes that are compared pair by pair; return them in their common dtype.
+
+    Args:
+        boxes1: (N, 5) cx, cy, w, h, angle_deg in any floating dtype.
+        boxes2: (N, 5), likewise.
+
+    Raises:
+        TypeError: not a tensor, or not floating point.
+        ValueError: wrong shape, different lengths, different devices.
+    """
+    boxes1 = check_boxes("boxes1", boxes1)
+    boxes2 = check_boxes("boxes2", boxes2)
+    if boxes1.shape[0] != boxes2.shape[0]:
+        raise ValueError(
+            f"boxes2: expected as many boxes as boxes1, {boxes1.shape[0]}, got {boxes2.shape[0]}; "
+            "use box_iou_rotated for all pairs"
+        )
+    check_same_device(boxes1=boxes1, boxes2=boxes2)
+    dtype = torch.promote_types(boxes1.dtype, boxes2.dtype)
+    return boxes1.to(dtype), boxes2.to(dtype)
+
+
+def check_points(name: str, points: Tensor) -> Tensor:
+    """Check (P, 2) points x, y and return them in a dtype the kernels take.
+
+    Raises:
+        TypeError: not a tensor, or not floating point.
+        ValueError: another shape.
+    """
+    if not isinstance(points, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(points).__name__}")
+    if points.dim() != 2 or points.shape[1] != 2:
+        raise ValueError(f"{name}: expected shape (P, 2) of x, y, got {tuple(points.shape)}")
+    return check_floating(name, points)
+
+
+def check_quads(name: str, quads: Tensor) -> Tensor:
+    """Check (N, 4, 2) corners x, y and return them in a dtype the kernels take.
+
+    Raises:
+        TypeError: not a tensor, or not floating point.
+        ValueError: another shape.
+    """
+    if not isinstance(quads, Tensor):
+        raise TypeError(
+            f"{name}: expected a torch.Tensor, got {type(quads).__name__}; "
+            "use torch.from_numpy for an array"
+        )
+    if quads.dim() != 3 or tuple(quads.shape[1:]) != (4, 2):
+        raise ValueError(
+            f"{name}: expected shape (N, 4, 2) of corners x, y, got {tuple(quads.shape)}; "
+            "use .reshape(-1, 4, 2) for rows of eight numbers"
+        )
+    return check_floating(name, quads)
+
+
 def check_floating(name: str, values: Tensor) -> Tensor:
     """Return values as float32 or float64; half precision is cast up to float32.
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tcm_d2.ops import minimum_area_boxes
 from tcm_d2.structures.angles import (
     canonicalize_boxes,
     check_box_width,
@@ -22,19 +23,12 @@ from tcm_d2.structures.angles import (
 
 ArrayOrTensor = TypeVar("ArrayOrTensor", np.ndarray, Tensor)
 
-# The lines through two of the four corners: the sides first, then the diagonals.
-_LINE_STARTS = (0, 1, 2, 3, 0, 1)
-_LINE_ENDS = (1, 2, 3, 0, 2, 3)
-# Rectangles whose areas differ by less, relative to the smallest, are ties: the first side wins.
-_AREA_TIE = 1e-9
-
 
 def quads_to_boxes(quads: ArrayOrTensor) -> ArrayOrTensor:
     """Return the smallest rectangle around each quadrilateral, in canonical form.
 
-    A smallest rectangle has a side on an edge of the points' convex hull (Freeman and Shapira,
-    1975). Each line through two of the four corners is tried, which covers the hull's edges without
-    finding the hull, so corners may come in any order. Ties go to the first side in corner order.
+    Corners may come in any order, cross or coincide; see tcm_d2.ops.minimum_area_boxes, which
+    serves. Of rectangles of the same area, that along the first side in corner order is taken.
 
     Args:
         quads: (M, 4, 2) or (M, 8) corner points x, y; array or tensor. Not changed.
@@ -58,45 +52,13 @@ def quads_to_boxes(quads: ArrayOrTensor) -> ArrayOrTensor:
     if quads.dim() != 3 or tuple(quads.shape[1:]) != (4, 2):
         raise ValueError(f"quads: expected shape (M, 4, 2), got {tuple(quads.shape)}")
     dtype = quads.dtype if quads.dtype in (torch.float32, torch.float64) else torch.float32
-    points = quads.detach().double()
+    points = quads.detach() if quads.dtype == dtype else quads.detach().double()
     if not bool(points.isfinite().all()):
         row = int(torch.nonzero(~points.isfinite().flatten(1).all(dim=1))[0])
         raise ValueError(f"quads: expected finite corners, got {points[row].tolist()} in row {row}")
-    boxes64 = _minimum_area_boxes(points)
-    # Rounding to float32 can turn 89.9999999 into 90, or a width into less than the height.
-    return canonicalize_boxes(boxes64.to(dtype))
-
-
-def _minimum_area_boxes(points: Tensor) -> Tensor:
-    """Smallest enclosing rectangle of (M, 4, 2) float64 points, (M, 5)."""
-    origin = points.mean(dim=1, keepdim=True)
-    points = points - origin
-    lines = points[:, _LINE_ENDS] - points[:, _LINE_STARTS]  # (M, 6, 2)
-    lengths = lines.norm(dim=2, keepdim=True)
-    # A point of no extent has no direction: take the x axis, which encloses like any other.
-    x_axis = lines.new_tensor([1.0, 0.0])
-    axis_u = torch.where(lengths > 0, lines / lengths.clamp(min=1e-300), x_axis)
-    axis_v = torch.stack([-axis_u[..., 1], axis_u[..., 0]], dim=2)
-    along_u = points @ axis_u.transpose(1, 2)  # (M, 4 points, 6 lines)
-    along_v = points @ axis_v.transpose(1, 2)
-    low_u, high_u = along_u.amin(dim=1), along_u.amax(dim=1)  # (M, 6)
-    low_v, high_v = along_v.amin(dim=1), along_v.amax(dim=1)
-    areas = (high_u - low_u) * (high_v - low_v)
-    largest = (lengths.squeeze(2).amax(dim=1, keepdim=True)) ** 2
-    near_smallest = areas <= areas.amin(dim=1, keepdim=True) * (1 + _AREA_TIE) + 1e-15 * largest
-    best = near_smallest.to(torch.uint8).argmax(dim=1, keepdim=True)  # the first one
-
-    def pick(values: Tensor) -> Tensor:
-        return values.gather(1, best).squeeze(1)
-
-    middle_u = pick((low_u + high_u) / 2)
-    middle_v = pick((low_v + high_v) / 2)
-    ux, uy = pick(axis_u[..., 0]), pick(axis_u[..., 1])
-    cx = origin[:, 0, 0] + middle_u * ux - middle_v * uy
-    cy = origin[:, 0, 1] + middle_u * uy + middle_v * ux
-    angle_deg = torch.rad2deg(torch.atan2(-uy, ux))
-    boxes = torch.stack([cx, cy, pick(high_u - low_u), pick(high_v - low_v), angle_deg], dim=1)
-    return canonicalize_boxes(boxes)
+    boxes = minimum_area_boxes(points)
+    # Rounding those of integers to float32 can turn 89.9999999 into 90.
+    return boxes if boxes.dtype == dtype else canonicalize_boxes(boxes.to(dtype))
 
 
 def boxes_to_quads(boxes: Tensor) -> Tensor:

@@ -8,18 +8,23 @@ import torch
 from torch import Tensor
 
 
-def polygons(boxes: Tensor, origins: Tensor) -> np.ndarray:
-    """Return shapely polygons of (P, 5) boxes, moved so that each (P, 2) origin is at 0."""
+def corners(boxes: Tensor, origins: Tensor) -> np.ndarray:
+    """Return the corners (P, 4, 2) of (P, 5) boxes, moved so that each (P, 2) origin is at 0."""
     cx, cy, w, h, angle_deg = boxes.double().unbind(dim=1)
     cx, cy = cx - origins[:, 0].double(), cy - origins[:, 1].double()
     angle_rad = torch.deg2rad(angle_deg)
     cos, sin = torch.cos(angle_rad), torch.sin(angle_rad)
-    corners = []
+    points = []
     for sw, sh in ((1, 1), (1, -1), (-1, -1), (-1, 1)):
         x = cx + sw * w / 2 * cos + sh * h / 2 * sin
         y = cy - sw * w / 2 * sin + sh * h / 2 * cos
-        corners.append(torch.stack([x, y], dim=1))
-    return np.asarray(shapely.polygons(torch.stack(corners, dim=1).numpy()))
+        points.append(torch.stack([x, y], dim=1))
+    return torch.stack(points, dim=1).numpy()
+
+
+def polygons(boxes: Tensor, origins: Tensor) -> np.ndarray:
+    """Return shapely polygons of (P, 5) boxes, moved so that each (P, 2) origin is at 0."""
+    return np.asarray(shapely.polygons(corners(boxes, origins)))
 
 
 def exact_overlap(boxes1: Tensor, boxes2: Tensor, *, mode: str = "iou") -> Tensor:

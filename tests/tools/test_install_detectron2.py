@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 TOOLS_DIR = Path(__file__).resolve().parents[2] / "tools"
 
@@ -104,8 +105,19 @@ def test_every_edit_gives_its_reason(edits: ModuleType) -> None:
 def test_missing_extension_raises_an_error_that_names_the_operator(edits: ModuleType) -> None:
     namespace: dict[str, type] = {}
     exec(edits.NEW_FILES[0].text, namespace)
-    with pytest.raises(RuntimeError, match=r"detectron2\._C\.box_iou_rotated .* tcm_d2\.ops"):
-        _ = namespace["MissingExtension"]().box_iou_rotated
+    missing = namespace["MissingExtension"]()
+    with pytest.raises(RuntimeError, match=r"detectron2\._C\.deform_conv_forward .* tcm_d2\.ops"):
+        _ = missing.deform_conv_forward
+    with pytest.raises(RuntimeError, match=r"detectron2\._C\.__wrapped__ "):
+        _ = missing.__wrapped__
+
+
+def test_missing_extension_passes_on_what_torch_has(edits: ModuleType) -> None:
+    namespace: dict[str, type] = {}
+    exec(edits.NEW_FILES[0].text, namespace)
+    library = torch.library.Library("detectron2", "FRAGMENT")
+    library.define("lent_by_a_test(Tensor boxes) -> Tensor")
+    assert namespace["MissingExtension"]().lent_by_a_test is torch.ops.detectron2.lent_by_a_test
 
 
 def test_a_file_with_another_hash_is_refused_before_it_is_opened(

@@ -79,8 +79,14 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.TCM.PROMPT_TEMPLATE = "{label}"
     # N1: token ids kept per class, start and end token included.
     cfg.MODEL.TCM.TOKENS_PER_CLASS = 8
-    # Language prompt generator: "none" (as published for DOTA) or "image" (as in the CVPR paper).
+    # Language prompt generator: "none" (as published for DOTA), "image" (as in the CVPR paper) or
+    # "meta" (FastTCM: from a learnt query, so that class embeddings depend on weights only).
     cfg.MODEL.TCM.PROMPT_GENERATOR = "none"
+    # FastTCM's bimodal similarity matching: class embeddings are moved along each image's global
+    # token, after the text tower. Its C x C matrix starts as "identity", or with "ones" as in the
+    # published code.
+    cfg.MODEL.TCM.BIMODAL_MATCHING = False
+    cfg.MODEL.TCM.BIMODAL_MATCHING_INIT = "identity"
     # tau: the score map is cosine / tau.
     cfg.MODEL.TCM.TEMPERATURE = 0.07
     # Context decoders (visual prompt and text update).
@@ -219,3 +225,14 @@ def _add_test_keys(cfg: CfgNode) -> None:
     # "11point" (official) or "area"; a match needs IoU > IOU_THRESH.
     cfg.TEST.DOTA.METRIC = "11point"
     cfg.TEST.DOTA.IOU_THRESH = 0.5
+    # Test-time augmentation in --eval-only: detections of several views of each image are merged.
+    cfg.TEST.TTA = CfgNode()
+    cfg.TEST.TTA.ENABLED = False
+    # Views: with and without mirroring, times quarter turns, times factors on the sides.
+    cfg.TEST.TTA.FLIP = True
+    cfg.TEST.TTA.QUARTER_TURNS = [0, 1, 2, 3]
+    cfg.TEST.TTA.SCALES = [1.0]
+    # IoU above which a view's box is dropped for a better one.
+    cfg.TEST.TTA.NMS_THRESH = 0.1
+    # "mean": boxes averaged over the views that agree, scores over all views; "max": the best one.
+    cfg.TEST.TTA.MERGE = "mean"

@@ -45,6 +45,20 @@ def read_image(path: str | os.PathLike[str], *, channel_order: Literal["RGB", "B
     return _to_three_channels(path, _decode_stored(path, content), channel_order)
 
 
+def read_stored_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the picture in a file as it is stored: any depth, channels in OpenCV's order.
+
+    Returns:
+        (H, W) grey, (H, W, 3) BGR or (H, W, 4) BGRA; a palette is looked up.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        BadImageError: (a ValueError) for an empty, truncated or unreadable file.
+    """
+    path = os.fspath(path)
+    return _decode_stored(path, _read_content(path))
+
+
 def _read_content(path: str) -> np.ndarray:
     try:
         return np.fromfile(path, dtype=np.uint8)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from tcm_d2.data.dota.labels import (
 )
 from tcm_d2.data.dota.windows import quads_window_iof
 from tcm_d2.data.images import BadImageError, list_images, read_image, read_image_size_hw
+from tcm_d2.data.workers import image_pool
 
 Severity = Literal["error", "warning"]
 
@@ -287,7 +287,5 @@ def _map(
     if num_workers <= 1 or len(tasks) <= 1:
         yield from map(work, tasks)
         return
-    with ProcessPoolExecutor(
-        min(num_workers, len(tasks)), initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
+    with image_pool(min(num_workers, len(tasks))) as pool:
         yield from pool.map(work, tasks, chunksize=max(1, len(tasks) // (16 * num_workers)))

@@ -16,6 +16,7 @@ from detectron2.utils import comm
 
 from tcm_d2.data.dota.labels import OnError
 from tcm_d2.evaluation.average_precision import Metric
+from tcm_d2.evaluation.dict_annotations import annotations_from_dicts
 from tcm_d2.evaluation.evaluation_result import EvaluationResult, analyze_evaluation
 from tcm_d2.evaluation.merge import (
     MergedDetections,
@@ -29,8 +30,7 @@ from tcm_d2.evaluation.result_export import export_evaluation
 from tcm_d2.evaluation.submission import (
     ClassDetections,
     read_task1,
-    write_task1,
-    write_task1_zip,
+    write_submission,
 )
 from tcm_d2.evaluation.task1_scoring import (
     EvaluationReport,
@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 
 PATCH_DETECTIONS_FILE = "patch_detections.npz"
 TASK1_DIR = "Task1"
-TASK1_ZIP = "Task1.zip"
 REPORT_FILE = "ap.json"
 ANALYSIS_DIR = "analysis"
 
@@ -81,7 +80,8 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
 
         Args:
             dataset_name: a registered data set whose dicts carry ``source_image_id`` and whose
-                metadata carry ``thing_classes`` and ``label_dir`` (whole-image labels, or None).
+                metadata carry ``thing_classes`` and ``label_dir`` (whole-image labels, or None);
+                with ``labels_in_dicts`` the dicts' own annotations are scored.
             output_dir: made where missing.
             nms_iou_threshold: IoU above which merging suppresses.
             iou_threshold: IoU above which a detection matches an object.
@@ -118,6 +118,8 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
                 classes=self._classes,
                 on_bad_label=on_bad_label,
             )
+        elif metadata.get("labels_in_dicts", False):
+            self._annotations = annotations_from_dicts(dicts, self._classes)
         self._parts: list[PatchDetections] = []
         self._num_not_finite = 0
 
@@ -178,11 +180,9 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
 
     def _score(self, detections: PatchDetections) -> OrderedDict[str, dict[str, float]]:
         merged = merge_patch_detections(detections, iou_threshold=self._nms_iou_threshold)
-        task1_dir = self._output_dir / TASK1_DIR
-        files = write_task1(
-            task1_dir, rows_by_class(merged, classes=self._classes), classes=self._classes
+        zip_path = write_submission(
+            self._output_dir, rows_by_class(merged, classes=self._classes), classes=self._classes
         )
-        zip_path = write_task1_zip(self._output_dir / TASK1_ZIP, files)
         logger.info(
             "%s: %d detections on patches, %d after merging into %d images; submission in %s",
             self._dataset_name,
@@ -194,7 +194,7 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
         if self._annotations is None:
             logger.info("%s has no labels: nothing is scored", self._dataset_name)
             return OrderedDict()
-        written = read_task1(task1_dir)
+        written = read_task1(self._output_dir / TASK1_DIR)
         rules = Rules(metric=self._metric)
         prepared = prepare_evaluation(
             {name: written[name] for name in self._classes}, self._annotations, rules=rules

@@ -65,6 +65,7 @@ class EvaluationReport:
     warnings: list[str] = field(default_factory=list)
     protocol: str = "devkit"
     task: Task = 1
+    inclusive: bool = False
     ap_by_iou: dict[str, dict[float, float]] = field(default_factory=dict)
 
     @property
@@ -164,7 +165,8 @@ class EvaluationReport:
         for note in dict.fromkeys(self.notes.values()):
             names = ", ".join(name for name, other in self.notes.items() if other == note)
             lines.append(f"{note}: {names}")
-        rule = f"IoU > {self.iou_threshold:g}, {self.metric}, difficult: {self.difficult}"
+        sign = ">=" if self.inclusive else ">"
+        rule = f"IoU {sign} {self.iou_threshold:g}, {self.metric}, difficult: {self.difficult}"
         if self.protocol != "devkit" or self.task != 1:
             rule = f"Task {self.task}, {self.protocol}'s rules, {rule}"
         lines.append(f"({rule}; {self.num_images} images; '-': class without ground truth)")
@@ -335,6 +337,7 @@ def score_prepared(
         prepared.warnings,
         protocol=rules.protocol,
         task=rules.task,
+        inclusive=rules.inclusive,
         ap_by_iou={
             name: {threshold: score(label, threshold).ap for threshold in thresholds}
             for label, name in enumerate(prepared.names)

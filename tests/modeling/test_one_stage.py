@@ -204,4 +204,7 @@ def test_parts_of_tcm_come_together() -> None:
             aux_loss_weight=1.0,
             aux_stride_px=4,
             channels_last=False,
+            checkpoint_activations=False,
+            compile_training=False,
+            compile_inference=False,
         )

@@ -285,6 +285,10 @@ def open_scene(
                 f"{error}; rasterio reads more kinds of TIFF: {NEEDS_GEO}"
             ) from None
         raise
+    if is_tiff and stored.ndim == 3 and stored.shape[2] == 4 and stored.dtype == np.uint8:
+        # OpenCV multiplies the colours of a TIFF with its alpha.
+        with Image.open(path) as image:
+            stored = np.asarray(image.convert("RGB"))[..., ::-1]
     if orientation != 1 and not apply_exif:
         logger.warning(
             "%s: its EXIF orientation (%d) is not applied, boxes are in the frame of the stored "

@@ -183,7 +183,9 @@ class RasterScene(Scene):
         rows = window_hw[0] + 2 * block_h
         bytes_per_px = sum(np.dtype(kind).itemsize for kind in file.dtypes)
         needed_mb = _CACHE_SLACK * rows * (file.width + block_w) * bytes_per_px / 2**20
-        self._rasterio.env.set_gdal_config("GDAL_CACHEMAX", int(max(_MIN_CACHE_MB, needed_mb)))
+        cache_mb = int(max(_MIN_CACHE_MB, needed_mb))
+        # In bytes: rasterio takes a number for that, and GDAL a large one too.
+        self._rasterio.env.set_gdal_config("GDAL_CACHEMAX", cache_mb * 2**20)
 
     def close(self) -> None:
         """See `Scene.close`."""

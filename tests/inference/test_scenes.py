@@ -177,6 +177,9 @@ def test_where_a_geotiff_lies(tmp_path: Path) -> None:
         corner = scene.geo.to_map(np.array([[0.0, 0], [90, 60]]))
         assert corner.tolist() == [[400000, 5600000], [400045, 5599970]]
         scene.plan_windows((32, 32))
+        # In bytes: a cache of 64 of these would decode every block anew for each window.
+        rasterio = pytest.importorskip("rasterio")
+        assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == 64 * 2**20
         assert np.array_equal(scene.read(5, 6, 37, 38), RGB[6:38, 5:37])
         small = scene.read_overview(30)
     assert small.shape == (20, 30, 3)

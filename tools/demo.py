@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         f"({time.perf_counter() - started:.1f} s)"
     )
     for outcome in failed:
-        print(f"left out: {outcome.path}: {outcome.message}", file=sys.stderr)
+        print(f"left out: {outcome.message}", file=sys.stderr)
     return 1 if failed else 0
 
 

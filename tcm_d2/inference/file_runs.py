@@ -34,6 +34,8 @@ Status = Literal["done", "done before", "failed"]
 # Georeferenced pictures that GDAL reads and that a folder may hold, besides the usual ones.
 FOLDER_SUFFIXES = (*IMAGE_SUFFIXES, ".jp2", ".vrt")
 PICTURE_FORMATS = ("png", "jpg")
+# What is found so far in pictures that are not done.
+PARTIAL_FOLDER = "partial"
 _GLOB_CHARACTERS = "*?["
 _FINGERPRINT_KEY = "fingerprint"
 
@@ -76,7 +78,7 @@ class FileOutcome(NamedTuple):
         status: "done before" by an earlier run, with the same arguments and file.
         num_detections: 0 where it failed.
         seconds: that it took.
-        message: why it failed.
+        message: why it failed; names the file.
     """
 
     path: Path
@@ -171,6 +173,7 @@ def run_files(
     finally:
         # Of what is there, also when the run is interrupted.
         _write_summaries(detector.classes, names, run.output_dir)
+        _remove_if_empty(run.output_dir / PARTIAL_FOLDER)
     return outcomes
 
 
@@ -183,7 +186,7 @@ def _run_file(detector: Detector, path: Path, name: str, run: FileRun) -> FileOu
         if before is not None and before.get(_FINGERPRINT_KEY) == fingerprint:
             num_detections = len(before["detections"])
             return FileOutcome(path, name, "done before", num_detections, 0.0)
-        resume = ResumeFile(run.output_dir / "partial" / f"{name}.npz", fingerprint)
+        resume = ResumeFile(run.output_dir / PARTIAL_FOLDER / f"{name}.npz", fingerprint)
         with open_scene(path, **run.read_options) as scene:
             found = detector.detect(
                 scene,
@@ -197,8 +200,9 @@ def _run_file(detector: Detector, path: Path, name: str, run: FileRun) -> FileOu
         if run.picture_format is not None:
             picture = found.draw(max_side_px=run.picture_side_px)
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        logger.error("%s: left out: %s", path, error)
-        return FileOutcome(path, name, "failed", 0, time.monotonic() - started, str(error))
+        message = str(error) if path.name in str(error) else f"{path}: {error}"
+        logger.info("left out: %s", message)
+        return FileOutcome(path, name, "failed", 0, time.monotonic() - started, message)
     _write_results(found, picture, run)
     # Last: its presence says that all is there.
     _write_json(result_file, {_FINGERPRINT_KEY: fingerprint, **found.to_dict()})
@@ -265,6 +269,11 @@ def _fingerprint(detector: Detector, path: Path, run: FileRun) -> str:
 def _is_image(path: Path) -> bool:
     is_hidden = path.name.startswith(".")
     return path.is_file() and path.suffix.lower() in FOLDER_SUFFIXES and not is_hidden
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _read_result(path: Path) -> dict[str, Any] | None:

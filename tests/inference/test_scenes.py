@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from tcm_d2.data.images import BadImageError
+from tcm_d2.data.images import BadImageError, read_image
 from tcm_d2.inference import scenes
 from tcm_d2.inference.scenes import array_scene, open_scene
 from tests.inference.small_run import noise_image
@@ -220,3 +220,13 @@ def test_overview_in_memory_is_made_in_strips() -> None:
     small = array_scene(image, channel_order="RGB").read_overview(850)
     whole = cv2.resize(image, (450, 850), interpolation=cv2.INTER_AREA)
     assert small.shape == whole.shape and np.abs(small.astype(int) - whole).max() <= 1
+
+
+@pytest.mark.realdata
+def test_real_pictures_are_read_as_in_training(realdata_dir: Path) -> None:
+    paths = sorted((realdata_dir / "dota").rglob("images/*.png"))[:3]
+    paths += sorted((realdata_dir / "hrsc2016").rglob("images/*.jpg"))[:3]
+    if not paths:
+        pytest.skip(f"no pictures in {realdata_dir}")
+    for path in paths:
+        assert np.array_equal(_read(path), read_image(path, channel_order="RGB")), path

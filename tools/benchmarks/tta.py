@@ -16,9 +16,6 @@ from typing import Any
 import torch
 from detectron2.structures import Instances
 
-# Lower scores do not count for AP.
-SCORE_THRESHOLD = 0.05
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare this suite's options."""
@@ -35,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from tcm_d2.inference.predictor import Detector
     from tcm_d2.inference.tta import TTAConfig, merge_views
 
-    detector = Detector.from_pretrained(args.weights, score_threshold=SCORE_THRESHOLD)
+    detector = Detector.from_pretrained(args.weights)
     images = list(list_images(args.images / "images").items())
     images = images[: args.limit or len(images)]
     classes = detector.classes
@@ -110,10 +107,7 @@ def task1_rows(merged: dict[str, Instances], classes: tuple[str, ...]) -> dict[s
 
     rows = {}
     for index, name in enumerate(classes):
-        mine = {
-            i: m[(m.pred_classes == index) & (m.scores >= SCORE_THRESHOLD)]
-            for i, m in merged.items()
-        }
+        mine = {image_id: part[part.pred_classes == index] for image_id, part in merged.items()}
         ids = [image_id for image_id, part in mine.items() for _ in range(len(part))]
         boxes = torch.cat([part.pred_boxes.tensor for part in mine.values()]).double()
         scores = torch.cat([part.scores for part in mine.values()]).double()

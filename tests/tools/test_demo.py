@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -225,3 +226,12 @@ def test_interruption_writes_summaries_of_what_is_done(
         run_files(detector, paths, _file_run(out), report=stop)
     assert len(json.loads((out / "coco.json").read_text())["images"]) == 1
     assert any(np.isfinite(r.scores).any() for r in read_task1(out / "Task1").values())
+
+
+def test_commands_of_the_page_can_be_read(demo: ModuleType) -> None:
+    text = (REPO_DIR / "docs" / "inference.md").read_text(encoding="utf-8")
+    commands = [line for line in text.splitlines() if line.startswith("python tools/demo.py")]
+    assert len(commands) >= 2
+    for command in commands:
+        args = demo.parse_args(shlex.split(command)[2:])
+        assert args.weights and args.output

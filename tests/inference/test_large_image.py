@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -110,3 +111,23 @@ def test_numbers_that_are_not_finite_are_left_out() -> None:
 
     scene = array_scene(np.zeros((64, 64, 3), np.uint8), channel_order="RGB")
     assert detect_scene(model, scene, CONFIG).boxes.tolist() == [[10, 10, 8, 4, 0]]
+
+
+def test_reading_has_ended_when_an_error_comes_out() -> None:
+    class _Slow(ArrayScene):
+        is_reading = False
+
+        def read(self, x1: int, y1: int, x2: int, y2: int) -> UInt8Array | None:
+            self.is_reading = True
+            time.sleep(0.05)
+            self.is_reading = False
+            return super().read(x1, y1, x2, y2)
+
+    whole = _scene()
+    scene = _Slow(whole.stored, whole._rule, name="slow")
+    with pytest.raises(KeyboardInterrupt) as error:
+        detect_scene(_Model(dies_at=0), scene, CONFIG)
+    # The error still holds the frames; a file could be closed now all the same.
+    assert error.traceback and not scene.is_reading
+    time.sleep(0.1)
+    assert not scene.is_reading

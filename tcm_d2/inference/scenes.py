@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tcm_d2.data.images import BadImageError, read_image_size_hw, read_stored_image
+from tcm_d2.data.images import BadImageError, read_stored_image
 from tcm_d2.inference.geo import NEEDS_GEO, GeoReference
 from tcm_d2.inference.pixels import (
     ChannelOrder,
@@ -324,15 +324,32 @@ def _has_rasterio() -> bool:
 
 
 def _is_large(path: str) -> bool:
-    height, width = read_image_size_hw(path)
-    return height * width >= LARGE_FILE_PX
+    """Say whether a file is large; needs rasterio. Pillow refuses to open very large ones."""
+    import rasterio
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(path) as file:
+                return int(file.width) * int(file.height) >= LARGE_FILE_PX
+    except rasterio.errors.RasterioError:
+        return False
 
 
 def _exif_orientation(path: str) -> int:
     """Return EXIF's orientation (1 to 8); 1 where there is none or the head is unreadable."""
     try:
-        with Image.open(path) as image:
-            value = image.getexif().get(_EXIF_ORIENTATION, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
+            if image.format == "PNG":
+                # Pillow's getexif would decode the whole picture.
+                exif = Image.Exif()
+                exif.load(image.info.get("exif", b""))
+            else:
+                exif = image.getexif()
+            value = exif.get(_EXIF_ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return 1
     return value if value in range(1, 9) else 1

@@ -75,12 +75,16 @@ def test_jpeg(tmp_path: Path) -> None:
     assert np.abs(_read(tmp_path / "a.jpg").astype(int) - RGB).mean() < 6
 
 
-def test_large_files_of_other_kinds_go_through_rasterio(
+def test_large_files_of_other_kinds_go_through_rasterio_and_are_not_decoded_to_be_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("rasterio", reason="needs tcm_d2[geo]")
     Image.fromarray(RGB).save(tmp_path / "a.png")
     monkeypatch.setattr(scenes, "LARGE_FILE_PX", 100)
+    # So large that Pillow would refuse it.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for decode in ("PIL.PngImagePlugin.PngImageFile.load", "cv2.imdecode"):
+        monkeypatch.setattr(decode, lambda *_: pytest.fail("decoded"))
     with open_scene(tmp_path / "a.png") as scene:
         assert isinstance(scene, scenes.RasterScene) and scene.geo is None
     assert np.array_equal(_read(tmp_path / "a.png"), RGB)

@@ -71,7 +71,8 @@ class DenseAttentionPool(nn.Module):
         It is kept per grid in evaluation without gradients, until the parameter changes.
         """
         stored = self.positional_embedding
-        if self.training or torch.is_grad_enabled() or stored.is_inference():
+        is_compiled = torch.compiler.is_compiling()
+        if is_compiled or self.training or torch.is_grad_enabled() or stored.is_inference():
             return resize_positional_embedding(stored, (height, width))
         # In-place writes (optimizers, loading) raise _version; moves change data_ptr.
         state = (stored.data_ptr(), stored._version, stored.dtype, stored.device)

@@ -11,7 +11,9 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.optim import Optimizer
 
+from tcm_d2.engine.pictures import PicturePlan
 from tcm_d2.engine.stream import ResumableLoader
+from tcm_d2.inference.tta import TTAConfig
 
 ON_NON_FINITE = ("stop", "skip")
 
@@ -49,6 +51,7 @@ class Training:
             1 is all at once.
         on_non_finite: "stop" or "skip", what a NaN or infinite loss or gradient leads to.
         seed: of the random numbers drawn inside the model (dropout), per iteration and pass.
+        pictures: of predictions for TensorBoard; None for none.
     """
 
     optimizer: Optimizer
@@ -63,6 +66,7 @@ class Training:
     accumulation_steps: int
     on_non_finite: str
     seed: int
+    pictures: PicturePlan | None
 
     def __post_init__(self) -> None:
         """Check what no other part checks."""
@@ -84,6 +88,7 @@ class Experiment:
         output_dir: for checkpoints, logs and results.
         ema_decay: of the moving average of the weights, which evaluations then use; 0 is off.
             Here and not in ``training``, as an evaluation alone wants to know it too.
+        tta: views of each image in an evaluation alone; None for the image itself.
     """
 
     model: nn.Module
@@ -92,6 +97,7 @@ class Experiment:
     evaluations: tuple[Evaluation, ...]
     output_dir: str
     ema_decay: float
+    tta: TTAConfig | None = None
 
     def __post_init__(self) -> None:
         """Check what no other part checks."""

@@ -11,6 +11,8 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.optim import Optimizer
 
+from tcm_d2.inference.tta import TTAConfig
+
 Mapper = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
@@ -89,10 +91,12 @@ class Plan:
         length: of the run.
         checkpoints_to_keep: newest periodic checkpoints to keep; 0 for all.
         log_period: iterations between log lines.
+        vis_period: iterations between pictures of predictions; 0 is never.
         amp_dtype: "float16" or "bfloat16"; None for full precision.
         accumulation_steps: passes per iteration.
         ema_decay: of the moving average of the weights; 0 is off.
         on_non_finite: "stop" or "skip".
+        tta: views of each image in an evaluation alone; None for the image itself.
         build_model: with CLIP's own weights or (False) without reading them.
         build_mapper: for training (True) or evaluation.
         build_optimizer: over a model's parameters.
@@ -120,10 +124,12 @@ class Plan:
     length: RunLength
     checkpoints_to_keep: int
     log_period: int
+    vis_period: int
     amp_dtype: str | None
     accumulation_steps: int
     ema_decay: float
     on_non_finite: str
+    tta: TTAConfig | None
     build_model: Callable[[bool], nn.Module]
     build_mapper: Callable[[bool], Mapper]
     build_optimizer: Callable[[nn.Module], Optimizer]

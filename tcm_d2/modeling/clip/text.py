@@ -1,7 +1,7 @@
 """CLIP's frozen text tower behind a learnable context.
 
 Shape letters: K classes, B images, D token width, C joint width, N1 token ids kept per class, N2
-context vectors, L = N1 + N2 positions.
+context vectors, P = 1 + N2 tokens that all classes begin with.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import open_clip
 import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
+
+from tcm_d2.modeling.clip.shared_prefix import encode_with_shared_prefix
 
 # Where a class name goes in a template.
 LABEL_FIELD = "{label}"
@@ -43,7 +45,28 @@ class PromptedTextEncoder(nn.Module):
             parameter.requires_grad_(False)
         # Not in the state dict: the classes come from the configuration, not from a checkpoint.
         self.register_buffer("class_token_ids", class_token_ids, persistent=False)
-        self.register_buffer("causal_mask", clip.attn_mask.clone(), persistent=False)
+
+    def set_prompts(self, prompts: Sequence[str]) -> None:
+        """Give the classes other texts, as many as before.
+
+        Args:
+            prompts: one text per class.
+
+        Raises:
+            ValueError: there are more or fewer, or see ``tokenize_prompts``.
+        """
+        num_classes, tokens_per_class = self.class_token_ids.shape
+        if len(prompts) != num_classes:
+            raise ValueError(
+                f"class names: expected {num_classes}, got {len(prompts)}; names can be changed, "
+                "their number cannot: the head's class convolution has that many outputs, and the "
+                "pyramid takes that many channels of score map"
+            )
+        self.class_token_ids = tokenize_prompts(
+            prompts,
+            tokens_per_class=tokens_per_class,
+            vocab_size=self.token_embedding.num_embeddings,
+        ).to(self.class_token_ids.device)
 
     @property
     def num_context(self) -> int:
@@ -57,25 +80,46 @@ class PromptedTextEncoder(nn.Module):
             context: (N2, D), shared by all classes.
             image_prompt: (B, D), added to every token embedding of an image's classes, or None.
         """
-        num_classes = self.class_token_ids.shape[0]
         tokens = self.token_embedding(self.class_token_ids)  # (K, N1, D)
-        context = context.to(tokens.dtype).expand(num_classes, -1, -1)  # (K, N2, D)
-        sequence = torch.cat([tokens[:, :1], context, tokens[:, 1:]], dim=1)  # (K, L, D)
-        # End-of-text has the highest id of the vocabulary.
-        end_index = self.class_token_ids.argmax(dim=-1) + context.shape[1]  # (K,)
-        if image_prompt is None:
-            return self._encode(sequence, end_index)
-        num_images = image_prompt.shape[0]
-        sequence = sequence + image_prompt[:, None, None]  # (B, K, L, D)
-        features = self._encode(sequence.flatten(0, 1), end_index.repeat(num_images))
-        return features.unflatten(0, (num_images, num_classes))
+        # All classes begin with the start token and the context.
+        prefix = torch.cat([tokens[0, :1], context.to(tokens.dtype)])[None]  # (1, P, D)
+        suffixes = tokens[None, :, 1:]  # (1, K, N1 - 1, D)
+        if image_prompt is not None:
+            prefix = prefix + image_prompt[:, None]  # (B, P, D)
+            suffixes = suffixes + image_prompt[:, None, None]  # (B, K, N1 - 1, D)
+        num_prefix = prefix.shape[1]
+        suffixes = encode_with_shared_prefix(
+            self.transformer.resblocks,
+            prefix + self.positional_embedding[:num_prefix],
+            suffixes + self.positional_embedding[num_prefix:],
+        )
+        # End-of-text has the highest id of the vocabulary. The final layer norm is per position:
+        # only the one position needed is normalised.
+        end_index = self.class_token_ids.argmax(dim=-1) - 1  # (K,)
+        x = suffixes[:, torch.arange(suffixes.shape[1], device=suffixes.device), end_index]
+        features = self.ln_final(x) @ self.text_projection  # (B, K, C)
+        return features[0] if image_prompt is None else features
 
-    def _encode(self, sequence: Tensor, end_index: Tensor) -> Tensor:
-        """Return the joint-space feature (M, C) at ``end_index`` (M,) of sequences (M, L, D)."""
-        x = self.transformer(sequence + self.positional_embedding, attn_mask=self.causal_mask)
-        # The final layer norm is per position: only the one position needed is normalised.
-        x = x[torch.arange(len(x), device=x.device), end_index]
-        return self.ln_final(x) @ self.text_projection
+
+class FixedText(nn.Module):
+    """Class embeddings that were computed once, in the place of the tower that made them.
+
+    Attributes:
+        features: (K, C), in the state dict.
+        class_token_ids: int64 (K, N1), in the state dict: what the classes are called.
+    """
+
+    features: Tensor
+    class_token_ids: Tensor
+
+    def __init__(self, features: Tensor, class_token_ids: Tensor) -> None:
+        """Args:
+        features: (K, C), as TCM takes them.
+        class_token_ids: int64 (K, N1), from ``tokenize_prompts``.
+        """
+        super().__init__()
+        self.register_buffer("features", features.detach().clone())
+        self.register_buffer("class_token_ids", class_token_ids.detach().clone())
 
 
 def format_prompts(class_names: Sequence[str], template: str) -> list[str]:
@@ -122,8 +166,8 @@ def tokenize_prompts(prompts: Sequence[str], *, tokens_per_class: int, vocab_siz
         if num_tokens > tokens_per_class:
             raise ValueError(
                 f"class prompt {prompt!r}: needs {num_tokens} tokens (start and end included), got "
-                f"room for {tokens_per_class}; raise MODEL.TCM.TOKENS_PER_CLASS to {num_tokens} or "
-                "more, or shorten the name"
+                f"room for {tokens_per_class}; shorten the name, or before training raise "
+                f"MODEL.TCM.TOKENS_PER_CLASS to {num_tokens} or more"
             )
     if tokenizer.eot_token_id >= vocab_size:
         raise ValueError(
@@ -131,3 +175,23 @@ def tokenize_prompts(prompts: Sequence[str], *, tokens_per_class: int, vocab_siz
             f"{vocab_size}; set MODEL.CLIP.VOCAB_SIZE"
         )
     return tokenizer(list(prompts), context_length=tokens_per_class)
+
+
+def decode_prompts(class_token_ids: Tensor) -> list[str]:
+    """Return the text of each class, as the tokenizer normalises it (in lower case).
+
+    Args:
+        class_token_ids: int64 (K, N1), from ``tokenize_prompts``.
+
+    Raises:
+        ValueError: these are no token ids.
+    """
+    tokenizer = _load_tokenizer()
+    rows = class_token_ids.tolist()
+    if not all(row and 0 <= min(row) and max(row) <= tokenizer.eot_token_id for row in rows):
+        raise ValueError(
+            f"class token ids: expected (K, N1) of 0 to {tokenizer.eot_token_id}, got shape "
+            f"{tuple(class_token_ids.shape)} with other numbers; is the file damaged?"
+        )
+    # Start of text comes first; end of text has the highest id.
+    return [tokenizer.decode(row[1 : row.index(max(row))]).strip() for row in rows]

@@ -31,7 +31,10 @@ class TCMConfig:
         visual_scale_init: initial value of the visual prompt's scale s.
         text_scale_init: initial value of the text update's scale gamma.
         temperature: tau; the score map is cosine / tau.
-        prompt_generator: "none" (as published for DOTA) or "image" (as in the CVPR paper).
+        prompt_generator: "none" (as published for DOTA), "image" (as in the CVPR paper) or "meta"
+            (FastTCM).
+        bimodal_matching: move class embeddings along each image's global token (FastTCM).
+        bimodal_matching_init: start of its matrix, "identity" or "ones".
     """
 
     decoder_width: int
@@ -42,6 +45,8 @@ class TCMConfig:
     text_scale_init: float
     temperature: float
     prompt_generator: str
+    bimodal_matching: bool
+    bimodal_matching_init: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +75,16 @@ def build_detector(
     aux_loss_weight: float,
     aux_stride_px: int,
     channels_last: bool,
+    checkpoint_activations: bool,
+    compile_training: bool,
+    compile_inference: bool,
 ) -> RotatedOneStageDetector:
     """Build the detector from its configuration objects and a head.
 
     Args:
         clip, tcm, fpn, head: see `assemble_parts`.
-        pixel_mean, pixel_std, aux_loss_weight, aux_stride_px, channels_last: see
+        pixel_mean, pixel_std, aux_loss_weight, aux_stride_px, channels_last,
+            checkpoint_activations, compile_training, compile_inference: see
             `RotatedOneStageDetector`.
 
     Raises:
@@ -88,6 +97,9 @@ def build_detector(
         aux_loss_weight=aux_loss_weight,
         aux_stride_px=aux_stride_px,
         channels_last=channels_last,
+        checkpoint_activations=checkpoint_activations,
+        compile_training=compile_training,
+        compile_inference=compile_inference,
     )
 
 
@@ -130,6 +142,8 @@ def assemble_parts(
             text_scale_init=tcm.text_scale_init,
             temperature=tcm.temperature,
             prompt_generator=tcm.prompt_generator,
+            bimodal_matching=tcm.bimodal_matching,
+            bimodal_matching_init=tcm.bimodal_matching_init,
         )
     neck = RotatedFPN(
         in_channels=in_channels,

@@ -23,6 +23,7 @@ FLOORS = {
     "evaluation": 3,
     "checkpoint": 3,
     "engine": 4,
+    "export": 4,
     "inference": 4,
     "report": 4,
 }

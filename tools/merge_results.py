@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
+from tcm_d2.evaluation.lint import lint_task1
 from tcm_d2.evaluation.merge import NAME_STYLES, merge_task1
-from tcm_d2.evaluation.submission import lint_task1, read_task1, write_task1, write_task1_zip
+from tcm_d2.evaluation.submission import read_task1, write_task1, write_task1_zip
 
 logger = logging.getLogger("merge_results")
 

@@ -225,3 +225,14 @@ def _add_test_keys(cfg: CfgNode) -> None:
     # "11point" (official) or "area"; a match needs IoU > IOU_THRESH.
     cfg.TEST.DOTA.METRIC = "11point"
     cfg.TEST.DOTA.IOU_THRESH = 0.5
+    # Test-time augmentation in --eval-only: detections of several views of each image are merged.
+    cfg.TEST.TTA = CfgNode()
+    cfg.TEST.TTA.ENABLED = False
+    # Views: with and without mirroring, times quarter turns, times factors on the sides.
+    cfg.TEST.TTA.FLIP = True
+    cfg.TEST.TTA.QUARTER_TURNS = [0, 1, 2, 3]
+    cfg.TEST.TTA.SCALES = [1.0]
+    # IoU above which a view's box is dropped for a better one.
+    cfg.TEST.TTA.NMS_THRESH = 0.1
+    # "mean": boxes averaged over the views that agree, scores over all views; "max": the best one.
+    cfg.TEST.TTA.MERGE = "mean"

@@ -35,6 +35,19 @@ def read_image(path: str | os.PathLike[str], *, channel_order: Literal["RGB", "B
         BadImageError: (a ValueError) for an empty, truncated or unreadable file, more than 8 bits
             a channel, or two or more than four channels.
     """
+    return _to_three_channels(os.fspath(path), read_stored_image(path), channel_order)
+
+
+def read_stored_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the picture in a file as it is stored: any depth, channels in OpenCV's order.
+
+    Returns:
+        (H, W) grey, (H, W, 3) BGR or (H, W, 4) BGRA; a palette is looked up.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        BadImageError: (a ValueError) for an empty, truncated or unreadable file.
+    """
     path = os.fspath(path)
     try:
         content = np.fromfile(path, dtype=np.uint8)
@@ -50,7 +63,7 @@ def read_image(path: str | os.PathLike[str], *, channel_order: Literal["RGB", "B
             f"{path}: expected a complete image file ({', '.join(IMAGE_SUFFIXES)}), got "
             f"{len(content)} bytes that cannot be decoded; fetch the file again"
         )
-    return _to_three_channels(path, image, channel_order)
+    return image
 
 
 def read_image_size_hw(path: str | os.PathLike[str]) -> tuple[int, int]:

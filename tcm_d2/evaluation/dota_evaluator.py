@@ -23,6 +23,7 @@ from tcm_d2.evaluation.merge import (
     merge_patch_detections,
     save_patch_detections,
 )
+from tcm_d2.evaluation.prepare import Annotations
 from tcm_d2.evaluation.submission import (
     ClassDetections,
     read_task1,
@@ -30,7 +31,6 @@ from tcm_d2.evaluation.submission import (
     write_task1_zip,
 )
 from tcm_d2.evaluation.task1_scoring import (
-    Annotations,
     EvaluationReport,
     evaluate_task1,
     read_annotations,

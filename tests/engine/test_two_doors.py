@@ -185,6 +185,17 @@ def test_evaluators_are_equal(stem: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert made[0] == made[1] and made[0]["iou_threshold"] == 0.5
 
 
+def test_views_of_an_evaluation_are_equal() -> None:
+    yaml_plan = open_plan(CONFIGS_DIR / "tcm_fcos.yaml", ["TEST.TTA.ENABLED", "True"])
+    lazy_plan = open_plan(CONFIGS_DIR / "lazy/tcm_fcos.py", ["dataloader.test.tta.enabled=true"])
+    assert yaml_plan.tta is not None and yaml_plan.tta == lazy_plan.tta
+    assert len(yaml_plan.tta.views) == 8
+    with pytest.raises(ValueError, match=r"TEST\.TTA\.MERGE: expected one of .* got 'sum'"):
+        open_plan(
+            CONFIGS_DIR / "tcm_fcos.yaml", ["TEST.TTA.ENABLED", "True", "TEST.TTA.MERGE", "sum"]
+        )
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -46,5 +46,14 @@ dataloader = dict(
             load_alternatives=None,
         ),
         evaluator=L(DotaEvaluator)(nms_iou_threshold=0.1, iou_threshold=0.5, metric="11point"),
+        # Several views of each image in --eval-only; see TEST.TTA in tcm_d2/config/defaults.py.
+        tta=dict(
+            enabled=False,
+            flip=True,
+            quarter_turns=[0, 1, 2, 3],
+            scales=[1.0],
+            nms_threshold=0.1,
+            merge="mean",
+        ),
     ),
 )

@@ -29,7 +29,7 @@ SIZE_HW = (160, 192)
 def make_detector(head: str, **keys: object) -> nn.Module:
     """Return a small detector that finds some dozens of boxes, at different scores."""
     torch.manual_seed(0)
-    detector = small_detector(head, **keys)
+    detector = small_detector(head, **{"MODEL__ROTATED_HEAD__NUM_CONVS": 1, **keys})
     with torch.no_grad():
         nn.init.normal_(detector.head.class_predictor.weight, std=0.2)
         detector.head.class_predictor.bias.fill_(-2.0)

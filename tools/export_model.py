@@ -86,10 +86,14 @@ def export(args: argparse.Namespace) -> None:
     kind = "candidates" if args.postprocess else "dense"
     model = DenseModel(detector.to("cpu"), kind=kind)
     names = plan.classes or plan.prompts or [str(i) for i in range(plan.num_classes)]
-    metadata = export_metadata(
-        model, class_names=names, image_format=plan.build_mapper(False).image_format
-    )
     size_hw = tuple(args.size)
+    metadata = export_metadata(
+        model,
+        class_names=names,
+        image_format=plan.build_mapper(False).image_format,
+        batch_size=None if args.dynamic else args.batch_size,
+        size_hw=None if args.dynamic else size_hw,
+    )
     program = trace(model, batch_size=args.batch_size, size_hw=size_hw, dynamic=args.dynamic)
     if args.output.suffix == ".onnx":
         save_onnx(program, args.output, metadata, opset=args.opset)

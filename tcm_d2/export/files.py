@@ -37,7 +37,12 @@ class ExportError(ValueError):
 
 
 def export_metadata(
-    model: DenseModel, *, class_names: Sequence[str], image_format: str
+    model: DenseModel,
+    *,
+    class_names: Sequence[str],
+    image_format: str,
+    batch_size: int | None,
+    size_hw: tuple[int, int] | None,
 ) -> dict[str, Any]:
     """Return what a program needs to know to use the file: plain values.
 
@@ -45,6 +50,8 @@ def export_metadata(
         model: the model to be written.
         class_names: in label order.
         image_format: order of the input's channels, such as "RGB".
+        batch_size: images at a time; None for any number.
+        size_hw: of the input; None for any multiples of 32.
     """
     head = model.detector.head
     return {
@@ -53,6 +60,8 @@ def export_metadata(
         "outputs": list(model.output_names),
         "class_names": list(class_names),
         "image_format": image_format,
+        "batch_size": batch_size,
+        "size_hw": None if size_hw is None else list(size_hw),
         "size_divisor_px": SIZE_DIVISIBILITY_PX,
         "pixel_mean": model.detector.pixel_mean.flatten().tolist(),
         "strides_px": list(getattr(head, "strides_px", None) or head.anchor_generator.strides_px),

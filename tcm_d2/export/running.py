@@ -86,42 +86,59 @@ class ExportedDetector:
             lambda images: session.run(None, {name: images}), json.loads(properties[METADATA_KEY])
         )
 
-    def __call__(self, images: Sequence[Array], *, score_threshold: float | None = None) -> list:
-        """Return the `Detections` of each image; the images run as one batch.
+    def __call__(
+        self, images: Sequence[Array], *, score_threshold: float | None = None
+    ) -> list[Detections]:
+        """Return the detections of each image.
 
         Args:
             images: (H, W, 3) uint8 or float arrays, values 0..255, in the metadata's channel order
-                ("image_format"); padded to a common size.
-            score_threshold: on class scores; None takes the detector's. Lower ones than that have
-                no effect on files of kind "candidates".
+                ("image_format"); padded to the file's size, or together to a common one.
+            score_threshold: on class scores; None takes the detector's. Files of kind "candidates"
+                have theirs inside and do not look at it.
 
         Raises:
-            ValueError: an image has another shape.
+            ValueError: an image has another shape, or is larger than the file's size.
         """
         for image in images:
             if image.ndim != 3 or image.shape[2] != 3:
                 raise ValueError(f"images: expected shape (H, W, 3), got {image.shape}")
-        sizes_hw = [image.shape[:2] for image in images]
-        outputs = self.run(self._batch(images))
-        named = dict(zip(self.metadata["outputs"], map(np.asarray, outputs), strict=True))
         threshold = self.metadata["score_threshold"] if score_threshold is None else score_threshold
+        at_a_time = self.metadata["batch_size"] or max(len(images), 1)
+        found: list[Detections] = []
+        for start in range(0, len(images), at_a_time):
+            found += self._run_batch(images[start : start + at_a_time], threshold)
+        return found
+
+    def _run_batch(self, images: Sequence[Array], threshold: float) -> list[Detections]:
+        sizes_hw = [image.shape[:2] for image in images]
         padded_hw = self._padded_hw(sizes_hw)
+        outputs = self.run(self._batch(images, padded_hw))
+        named = dict(zip(self.metadata["outputs"], map(np.asarray, outputs), strict=True))
         return [
             self._detections({k: v[i] for k, v in named.items()}, size_hw, padded_hw, threshold)
             for i, size_hw in enumerate(sizes_hw)
         ]
 
     def _padded_hw(self, sizes_hw: Sequence[tuple[int, int]]) -> tuple[int, int]:
-        divisor = self.metadata["size_divisor_px"]
         height, width = (max(sides) for sides in zip(*sizes_hw, strict=True))
-        return math.ceil(height / divisor) * divisor, math.ceil(width / divisor) * divisor
+        fixed = self.metadata["size_hw"]
+        if fixed is None:
+            divisor = self.metadata["size_divisor_px"]
+            return math.ceil(height / divisor) * divisor, math.ceil(width / divisor) * divisor
+        if height > fixed[0] or width > fixed[1]:
+            raise ValueError(
+                f"images: expected at most {fixed[0]} x {fixed[1]} px (the size of the file), got "
+                f"{height} x {width}; cut them, or export with --size or --dynamic"
+            )
+        return fixed[0], fixed[1]
 
-    def _batch(self, images: Sequence[Array]) -> Array:
+    def _batch(self, images: Sequence[Array], padded_hw: tuple[int, int]) -> Array:
         """Return the images as (N, 3, H, W) float32, padded with what normalises to zero."""
-        height, width = self._padded_hw([image.shape[:2] for image in images])
-        batch = np.empty((len(images), 3, height, width), np.float32)
+        num_images = self.metadata["batch_size"] or len(images)
+        batch = np.empty((num_images, 3, *padded_hw), np.float32)
         batch[:] = np.asarray(self.metadata["pixel_mean"], np.float32)[:, None, None]
-        for target, image in zip(batch, images, strict=True):
+        for target, image in zip(batch, images):
             target[:, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
         return batch
 

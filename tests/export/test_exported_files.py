@@ -46,10 +46,20 @@ def make_detector(head: str, **keys: object) -> nn.Module:
     return detector
 
 
-def make_model(detector: nn.Module, kind: str) -> tuple[DenseModel, dict]:
+def make_model(
+    detector: nn.Module,
+    kind: str,
+    *,
+    batch_size: int | None = None,
+    size_hw: tuple[int, int] | None = None,
+) -> tuple[DenseModel, dict]:
     model = DenseModel(detector, kind=kind)
     names = [f"class {i}" for i in range(detector.head.num_classes)]
-    return model, export_metadata(model, class_names=names, image_format="RGB")
+    metadata = export_metadata(
+        model, class_names=names, image_format="RGB", batch_size=batch_size, size_hw=size_hw
+    )
+    # As it comes out of a file.
+    return model, json.loads(json.dumps(metadata))
 
 
 def make_images(*sizes_hw: tuple[int, int]) -> list[np.ndarray]:
@@ -89,7 +99,7 @@ def test_function_and_numpy_give_the_detectors_boxes(head: str, kind: str) -> No
             return [output.numpy() for output in model(torch.from_numpy(images))]
 
     images = make_images((150, 190), (100, 130))
-    exported = ExportedDetector(run, json.loads(json.dumps(metadata)))
+    exported = ExportedDetector(run, metadata)
     assert_same_boxes(exported(images), predict(detector, images))
 
 
@@ -103,14 +113,17 @@ def test_function_and_numpy_give_the_detectors_boxes(head: str, kind: str) -> No
 )
 def test_onnx_of_fixed_size(tmp_path: Path, head: str, kind: str, keys: dict) -> None:
     detector = make_detector(head, **keys)
-    model, metadata = make_model(detector, kind)
+    model, metadata = make_model(detector, kind, batch_size=1, size_hw=SIZE_HW)
     program = trace(model, batch_size=1, size_hw=SIZE_HW, dynamic=False)
     save_onnx(program, tmp_path / "m.onnx", metadata, opset=18)
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
     exported = ExportedDetector.from_onnx(tmp_path / "m.onnx")
     assert exported.metadata == metadata and len(exported.class_names) == 15
-    images = make_images(SIZE_HW)
+    # One after the other, and padded to the file's size.
+    images = make_images(SIZE_HW, (150, 190))
     assert_same_boxes(exported(images), predict(detector, images))
+    with pytest.raises(ValueError, match=r"at most 160 x 192 px .*, got 200 x 100; cut them"):
+        exported(make_images((200, 100)))
     proto = onnx.load(tmp_path / "m.onnx")
     assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx"} and not proto.functions
     # The text tower is folded into constants: nothing of its vocabulary is left.
@@ -133,7 +146,7 @@ def test_onnx_of_any_batch_and_size(tmp_path: Path) -> None:
 
 def test_torch_program(tmp_path: Path) -> None:
     detector = make_detector("atss")
-    model, metadata = make_model(detector, "candidates")
+    model, metadata = make_model(detector, "candidates", batch_size=1, size_hw=SIZE_HW)
     program = trace(model, batch_size=1, size_hw=SIZE_HW, dynamic=False)
     save_program(program, tmp_path / "m.pt2", metadata)
     extra = {files.METADATA_FILE: ""}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from pathlib import Path
 from types import ModuleType
 
@@ -94,3 +95,13 @@ def test_check_refuses_another_models_file(
     torch.nn.init.ones_(other.head.class_predictor.bias)
     with pytest.raises(ValueError, match=r"m\.pt2: largest difference .*; allowed are 0\.1 px"):
         tool.check(tool.DenseModel(other, kind="dense"), output, 2, (64, 96))
+
+
+def test_commands_of_the_documentation_are_understood(tool: ModuleType) -> None:
+    lines = (REPO_DIR / "docs" / "export.md").read_text().splitlines()
+    commands = [line for line in lines if line.startswith("python tools/export_model.py")]
+    assert len(commands) >= 3
+    for command in commands:
+        args = tool.parse_arguments(shlex.split(command)[2:])
+        assert (REPO_DIR / args.config_file).is_file() and not args.opts
+        assert args.output.suffix in (".onnx", ".pt2")

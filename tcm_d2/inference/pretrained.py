@@ -171,7 +171,8 @@ def build_pretrained(
     if settings.uses_average and EMA_KEY in rest:
         load_weights(model, rest[EMA_KEY], source=f"{sources.weights}, {EMA_KEY}")
     if prompts is not None:
-        model.set_class_names(prompts, template=settings.prompt_template)
+        detector: Any = model
+        detector.set_class_names(prompts, template=settings.prompt_template)
     num_classes = int(getattr(model.head, "num_classes"))  # noqa: B009 - typed as a tensor
     return Pretrained(
         model=model.to(place).eval(),

@@ -107,7 +107,7 @@ def make_variants(head: str, image: Tensor) -> dict[str, Variant]:
 
     def anew(model: nn.Module) -> Callable[[], object]:
         def compute() -> object:
-            model.eval()  # forgets the text
+            model._kept_text.forget()  # and nothing else that is kept
             return dense(model, image)
 
         return compute

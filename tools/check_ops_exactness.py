@@ -186,7 +186,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.output is not None:
         head = (
             "# Exactness of the operators\n\n`python tools/check_ops_exactness.py "
-            f"--pairs {args.pairs}{' --peers' if args.peers else ''}`, seed {args.seed}, "
+            f"--pairs {args.pairs}{' --peers' if args.peers else ''}"
+            f"{' --recorded ' + args.recorded.name if args.recorded else ''}`, seed {args.seed}, "
             f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU cores, no GPU.\n\n"
         )
         write_atomically(args.output, head + text)

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from tcm_d2.data.png import decode_rgb
+
 IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 # A complete file ends (up to some padding) with these bytes; OpenCV 4 returns a half-grey picture
@@ -35,7 +37,12 @@ def read_image(path: str | os.PathLike[str], *, channel_order: Literal["RGB", "B
         BadImageError: (a ValueError) for an empty, truncated or unreadable file, more than 8 bits
             a channel, or two or more than four channels.
     """
-    return _to_three_channels(os.fspath(path), read_stored_image(path), channel_order)
+    path = os.fspath(path)
+    content = _read_content(path)
+    rgb = decode_rgb(content.data)
+    if rgb is not None:
+        return rgb if channel_order == "RGB" else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    return _to_three_channels(path, _decode_stored(path, content), channel_order)
 
 
 def read_stored_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -49,10 +56,17 @@ def read_stored_image(path: str | os.PathLike[str]) -> np.ndarray:
         BadImageError: (a ValueError) for an empty, truncated or unreadable file.
     """
     path = os.fspath(path)
+    return _decode_stored(path, _read_content(path))
+
+
+def _read_content(path: str) -> np.ndarray:
     try:
-        content = np.fromfile(path, dtype=np.uint8)
+        return np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: image file not found") from None
+
+
+def _decode_stored(path: str, content: np.ndarray) -> np.ndarray:
     _check_complete(path, content)
     try:
         image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)

@@ -16,6 +16,7 @@ from detectron2.utils import comm
 
 from tcm_d2.data.dota.labels import OnError
 from tcm_d2.evaluation.average_precision import Metric
+from tcm_d2.evaluation.dict_annotations import annotations_from_dicts
 from tcm_d2.evaluation.merge import (
     MergedDetections,
     PatchDetections,
@@ -74,7 +75,8 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
 
         Args:
             dataset_name: a registered data set whose dicts carry ``source_image_id`` and whose
-                metadata carry ``thing_classes`` and ``label_dir`` (whole-image labels, or None).
+                metadata carry ``thing_classes`` and ``label_dir`` (whole-image labels, or None);
+                with ``labels_in_dicts`` the dicts' own annotations are scored.
             output_dir: made where missing.
             nms_iou_threshold: IoU above which merging suppresses.
             iou_threshold: IoU above which a detection matches an object.
@@ -107,6 +109,8 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
                 classes=self._classes,
                 on_bad_label=on_bad_label,
             )
+        elif metadata.get("labels_in_dicts", False):
+            self._annotations = annotations_from_dicts(dicts, self._classes)
         self._parts: list[PatchDetections] = []
         self._num_not_finite = 0
 

@@ -219,3 +219,25 @@ def test_two_processes_give_the_result_of_one(register: Any, tmp_path: Path) -> 
     )
     for name in ("ap.json", "Task1.zip"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_labels_in_the_dicts_of_whole_images_are_scored(tmp_path: Path) -> None:
+    name = "t_labels_in_dicts"
+    corners = upright_quad(80, 15, 20, 10)
+    item = {**dataset_dict("P1__0"), "image_id": "P1", "source_image_id": "P1"}
+    item["annotations"] = [
+        {"quad": corners, "category_id": 0, "difficult": 0},
+        {"quad": [[x, y + 50] for x, y in corners], "category_id": 0, "difficult": 1},
+    ]
+    DatasetCatalog.register(name, lambda: [item])
+    MetadataCatalog.get(name).set(thing_classes=CLASSES, labels_in_dicts=True)
+    try:
+        evaluator = DotaEvaluator(name, tmp_path, **OPTIONS)
+        evaluator.process([item], [prediction(([90, 20, 20, 10, 0], 0.7, 0))])
+        assert evaluator.evaluate()["dota"]["AP50-plane"] == pytest.approx(100)
+        item["source_image_id"] = "P0"
+        with pytest.raises(ValueError, match="expected whole images, got a patch of image 'P0'"):
+            DotaEvaluator(name, tmp_path, **OPTIONS)
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

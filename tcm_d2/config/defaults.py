@@ -221,6 +221,8 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.ON_NON_FINITE = "stop"
     # Iterations between two log lines.
     cfg.LOG_PERIOD = 20
+    # Iterations between pictures of predictions in TensorBoard (Detectron2's key); 0 is never.
+    cfg.VIS_PERIOD = 0
 
 
 def _add_compile_keys(cfg: CfgNode) -> None:
@@ -238,6 +240,9 @@ def _add_test_keys(cfg: CfgNode) -> None:
     # "11point" (official) or "area"; a match needs IoU > IOU_THRESH.
     cfg.TEST.DOTA.METRIC = "11point"
     cfg.TEST.DOTA.IOU_THRESH = 0.5
+    # Beside the AP: "none", "numbers" (JSON and CSV files of curves, bins, confusion, matches) or
+    # "pictures" (these and PNG files).
+    cfg.TEST.DOTA.ANALYSIS = "pictures"
     # Test-time augmentation in --eval-only: detections of several views of each image are merged.
     cfg.TEST.TTA = CfgNode()
     cfg.TEST.TTA.ENABLED = False

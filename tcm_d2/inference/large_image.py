@@ -12,8 +12,9 @@ import io
 import logging
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -154,9 +155,11 @@ def detect_scene(
         disable=not show_progress,
         leave=False,
     )
+    # Closed here whatever happens: the reading thread must not outlive the open file.
+    reader = closing(_read_ahead(scene, windows, num_done, config.batch_size))
     try:
-        with bar:
-            for batch_windows, pictures in _read_ahead(scene, windows, num_done, config.batch_size):
+        with bar, reader as batches:
+            for batch_windows, pictures in batches:
                 found.append(
                     _detect_batch(
                         detect_windows,
@@ -212,7 +215,7 @@ def make_windows(size_hw: tuple[int, int], config: WindowConfig) -> IntArray:
 
 def _read_ahead(
     scene: Scene, windows: IntArray, first: int, batch_size: int
-) -> Iterator[tuple[IntArray, list[UInt8Array | None]]]:
+) -> Generator[tuple[IntArray, list[UInt8Array | None]], None, None]:
     """Yield batches of windows with their pictures; a thread reads one batch ahead."""
 
     def read(start: int) -> list[UInt8Array | None]:

@@ -59,6 +59,7 @@ class Detector:
         classes: class names in label order.
         config: windows and thresholds.
         device: of the model.
+        identity: changes with the files the detector was loaded from.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Detector:
         config: WindowConfig,
         image_format: str = "RGB",
         resize_factor: float = 1.0,
+        identity: str = "",
     ) -> None:
         """Wrap a model that is built already; `from_pretrained` does so for files.
 
@@ -78,12 +80,14 @@ class Detector:
             config: windows and thresholds.
             image_format: order of the channels that the model expects, "RGB" or "BGR".
             resize_factor: on windows before the model sees them.
+            identity: a text that tells this detector from others.
         """
         self.model = model.eval()
         self.classes = tuple(classes)
         self.config = config
         self._is_bgr = image_format == "BGR"
         self._resize_factor = resize_factor
+        self.identity = identity
         self.device = next(model.parameters()).device
 
     @classmethod
@@ -146,6 +150,7 @@ class Detector:
             config=config,
             image_format=trained.image_format,
             resize_factor=trained.resize_factor,
+            identity=_identity(*sources, getattr(model, "config", None)),
         )
 
     @overload
@@ -322,6 +327,11 @@ class Detector:
                 )
             )
         return found
+
+
+def _identity(config: Path, weights: Path, views: object) -> str:
+    stats = [(os.fspath(path.resolve()), path.stat().st_mtime_ns) for path in (config, weights)]
+    return repr((stats, views))
 
 
 def trained_size_px(model: nn.Module) -> int:

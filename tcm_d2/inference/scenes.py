@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tcm_d2.data.images import BadImageError, read_image_size_hw, read_stored_image
+from tcm_d2.data.images import BadImageError, read_stored_image
 from tcm_d2.inference.geo import NEEDS_GEO, GeoReference
 from tcm_d2.inference.pixels import (
     ChannelOrder,
@@ -183,7 +183,9 @@ class RasterScene(Scene):
         rows = window_hw[0] + 2 * block_h
         bytes_per_px = sum(np.dtype(kind).itemsize for kind in file.dtypes)
         needed_mb = _CACHE_SLACK * rows * (file.width + block_w) * bytes_per_px / 2**20
-        self._rasterio.env.set_gdal_config("GDAL_CACHEMAX", int(max(_MIN_CACHE_MB, needed_mb)))
+        cache_mb = int(max(_MIN_CACHE_MB, needed_mb))
+        # In bytes: rasterio takes a number for that, and GDAL a large one too.
+        self._rasterio.env.set_gdal_config("GDAL_CACHEMAX", cache_mb * 2**20)
 
     def close(self) -> None:
         """See `Scene.close`."""
@@ -285,6 +287,10 @@ def open_scene(
                 f"{error}; rasterio reads more kinds of TIFF: {NEEDS_GEO}"
             ) from None
         raise
+    if is_tiff and stored.ndim == 3 and stored.shape[2] == 4 and stored.dtype == np.uint8:
+        # OpenCV multiplies the colours of a TIFF with its alpha.
+        with Image.open(path) as image:
+            stored = np.asarray(image.convert("RGB"))[..., ::-1]
     if orientation != 1 and not apply_exif:
         logger.warning(
             "%s: its EXIF orientation (%d) is not applied, boxes are in the frame of the stored "
@@ -318,15 +324,32 @@ def _has_rasterio() -> bool:
 
 
 def _is_large(path: str) -> bool:
-    height, width = read_image_size_hw(path)
-    return height * width >= LARGE_FILE_PX
+    """Say whether a file is large; needs rasterio. Pillow refuses to open very large ones."""
+    import rasterio
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+            with rasterio.open(path) as file:
+                return int(file.width) * int(file.height) >= LARGE_FILE_PX
+    except rasterio.errors.RasterioError:
+        return False
 
 
 def _exif_orientation(path: str) -> int:
     """Return EXIF's orientation (1 to 8); 1 where there is none or the head is unreadable."""
     try:
-        with Image.open(path) as image:
-            value = image.getexif().get(_EXIF_ORIENTATION, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
+            if image.format == "PNG":
+                # Pillow's getexif would decode the whole picture.
+                exif = Image.Exif()
+                exif.load(image.info.get("exif", b""))
+            else:
+                exif = image.getexif()
+            value = exif.get(_EXIF_ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return 1
     return value if value in range(1, 9) else 1

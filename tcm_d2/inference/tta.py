@@ -143,9 +143,9 @@ class RotatedTTA(nn.Module):
             raise ValueError("test-time augmentation: the model is in training mode; call eval()")
         found: list[list[Instances]] = [[] for _ in batched_inputs]
         for view in self.config.views:
-            views = [_view_input(inputs, view) for inputs in batched_inputs]
+            views = [view_input(inputs, view) for inputs in batched_inputs]
             for index, output in enumerate(self.model(views)):
-                found[index].append(_from_view(output["instances"], view, batched_inputs[index]))
+                found[index].append(from_view(output["instances"], view, batched_inputs[index]))
         return [
             {"instances": rescale(merge_views(parts, self.config), inputs)}
             for parts, inputs in zip(found, batched_inputs, strict=True)
@@ -232,7 +232,7 @@ def _difference(boxes: Tensor, leads: Tensor) -> Tensor:
     )
 
 
-def _view_input(inputs: dict[str, Any], view: View) -> dict[str, Any]:
+def view_input(inputs: dict[str, Any], view: View) -> dict[str, Any]:
     """Return the model's input for a view, which asks for boxes in the view before resizing."""
     height, width = inputs["image"].shape[-2:]
     if view.quarter_turns % 2:
@@ -240,7 +240,8 @@ def _view_input(inputs: dict[str, Any], view: View) -> dict[str, Any]:
     return {"image": view_image(inputs["image"], view), "height": height, "width": width}
 
 
-def _from_view(instances: Instances, view: View, inputs: dict[str, Any]) -> Instances:
+def from_view(instances: Instances, view: View, inputs: dict[str, Any]) -> Instances:
+    """Return what the model found in a view, in the frame of the image."""
     height, width = inputs["image"].shape[-2:]
     boxes = boxes_from_view(instances.pred_boxes.tensor, view, (height, width))
     moved = Instances((height, width))

@@ -83,6 +83,7 @@ def plan_from_yaml(cfg: CfgNode) -> Plan:
         ),
         checkpoints_to_keep=solver.CHECKPOINTS_TO_KEEP,
         log_period=cfg.LOG_PERIOD,
+        vis_period=cfg.VIS_PERIOD,
         amp_dtype=solver.AMP.DTYPE if solver.AMP.ENABLED else None,
         accumulation_steps=solver.ACCUMULATION_STEPS,
         ema_decay=solver.EMA_DECAY,
@@ -178,5 +179,6 @@ def _build_evaluator(cfg: CfgNode, name: str, folder: Path, distributed: bool) -
         nms_iou_threshold=cfg.TEST.DOTA.MERGE_NMS_THRESH,
         iou_threshold=cfg.TEST.DOTA.IOU_THRESH,
         metric=cfg.TEST.DOTA.METRIC,
+        analysis=cfg.TEST.DOTA.ANALYSIS,
         distributed=distributed,
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from tcm_d2.evaluation.result_rows import (
     read_result_files,
     result_file_name,
 )
+from tcm_d2.evaluation.zip_files import pack_zip
 from tcm_d2.ops.text_rows import format_text_rows
 
 __all__ = [
@@ -32,6 +31,7 @@ __all__ = [
     "read_results",
     "read_task1",
     "write_results",
+    "write_submission",
     "write_task1",
     "write_task1_zip",
     "write_zip",
@@ -41,10 +41,6 @@ __all__ = [
 COORDINATE_DECIMALS = 2
 # Nine significant digits tell all float32 scores apart: no ties that the model did not make.
 SCORE_DIGITS = 9
-# A fixed time stamp: equal results give equal zip files.
-_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
-# Numbers hardly shrink further at higher levels, which take several times as long.
-_ZIP_LEVEL = 1
 
 
 def write_task1(
@@ -73,18 +69,43 @@ def write_results(
         ValueError: when ``detections`` holds a class that is not in ``classes``, numbers that are
             not finite, or image ids that are empty or hold white space.
     """
-    unknown = sorted(set(detections) - set(classes))
-    if unknown:
-        raise ValueError(f"detections: unknown classes {unknown}; known: {', '.join(classes)}")
+    contents = _format_files(detections, classes, task)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for class_name in classes:
-        rows = detections.get(class_name, no_detections())
-        path = folder / result_file_name(class_name, task=task)
-        write_bytes_atomically(path, _format_rows(class_name, rows, task))
-        paths.append(path)
+    for name, content in contents.items():
+        write_bytes_atomically(folder / name, content)
+        paths.append(folder / name)
     return paths
+
+
+def write_submission(
+    output_dir: str | Path,
+    detections: Mapping[str, ClassDetections],
+    *,
+    classes: Sequence[str],
+    task: Task = 1,
+) -> Path:
+    """Write result files to ``Task<task>/`` and pack ``Task<task>.zip``; return the zip's path.
+
+    An old zip is removed first and the new one written last, so that where there is a zip, it holds
+    the files beside it, also after an interrupted run. Old result files of other classes are
+    removed.
+
+    Raises:
+        ValueError: as ``write_results``; nothing is touched before the rows are checked.
+    """
+    folder, zip_path = Path(output_dir) / f"Task{task}", Path(output_dir) / f"Task{task}.zip"
+    contents = _format_files(detections, classes, task)
+    folder.mkdir(parents=True, exist_ok=True)
+    zip_path.unlink(missing_ok=True)
+    for old in folder.iterdir():
+        if class_of_file(old.name, task=task) is not None and old.name not in contents:
+            old.unlink()
+    for name, content in contents.items():
+        write_bytes_atomically(folder / name, content)
+    write_bytes_atomically(zip_path, pack_zip(dict(sorted(contents.items()))))
+    return zip_path
 
 
 def write_task1_zip(zip_path: str | Path, files: Iterable[str | Path]) -> Path:
@@ -94,18 +115,11 @@ def write_task1_zip(zip_path: str | Path, files: Iterable[str | Path]) -> Path:
 
 def write_zip(zip_path: str | Path, files: Iterable[str | Path]) -> Path:
     """Pack result files into a zip without folders, atomically, and return its path."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=_ZIP_LEVEL) as archive:
-        for path in sorted(Path(file) for file in files):
-            entry = zipfile.ZipInfo(path.name, _ZIP_DATE)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
-            archive.writestr(
-                entry, path.read_bytes(), zipfile.ZIP_DEFLATED, compresslevel=_ZIP_LEVEL
-            )
+    paths = sorted(Path(file) for file in files)
+    archive = pack_zip({path.name: path.read_bytes() for path in paths})
     target = Path(zip_path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomically(target, buffer.getvalue())
+    write_bytes_atomically(target, archive)
     return target
 
 
@@ -149,6 +163,21 @@ def read_results(path: str | Path, *, task: Task) -> dict[str, ClassDetections]:
             f"Task{task}_plane.txt), found none; give the folder or zip that holds them"
         )
     return dict(sorted(results.items()))
+
+
+def _format_files(
+    detections: Mapping[str, ClassDetections], classes: Sequence[str], task: Task
+) -> dict[str, bytes]:
+    """Return the content of each file by name."""
+    unknown = sorted(set(detections) - set(classes))
+    if unknown:
+        raise ValueError(f"detections: unknown classes {unknown}; known: {', '.join(classes)}")
+    return {
+        result_file_name(name, task=task): _format_rows(
+            name, detections.get(name, no_detections()), task
+        )
+        for name in classes
+    }
 
 
 def _format_rows(class_name: str, rows: ClassDetections, task: Task) -> bytes:

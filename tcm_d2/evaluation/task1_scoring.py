@@ -34,7 +34,9 @@ from tcm_d2.evaluation.average_precision import (
     score_matches,
 )
 from tcm_d2.evaluation.prepare import (
-    Annotations,
+    Annotations as Annotations,
+)
+from tcm_d2.evaluation.prepare import (
     Prepared,
     Rules,
     UnknownImages,
@@ -63,6 +65,7 @@ class EvaluationReport:
     warnings: list[str] = field(default_factory=list)
     protocol: str = "devkit"
     task: Task = 1
+    inclusive: bool = False
     ap_by_iou: dict[str, dict[float, float]] = field(default_factory=dict)
 
     @property
@@ -100,11 +103,11 @@ class EvaluationReport:
         for name, result in self.classes.items():
             if result.num_ground_truths == 0:
                 notes[name] = (
-                    "no ground truth that counts: not in the mean (the devkit adds "
+                    "no ground truth that counts, not in the mean (the devkit adds "
                     f"{'0' if self.metric == '11point' else 'NaN'} to its sum)"
                 )
             elif result.num_detections == 0:
-                notes[name] = "no detections: AP 0 (the devkit stops with an IndexError)"
+                notes[name] = "no detections, AP 0 (the devkit stops with an IndexError)"
         return notes
 
     def as_dict(self) -> dict[str, Any]:
@@ -159,9 +162,11 @@ class EvaluationReport:
             lines.append(f"{devkit_name:<{width}}  {_percent(self.mean_ap_devkit)}")
         if self.ap_by_iou:
             lines.append(f"{'mean, IoU 0.50:0.95':<{width}}  {_percent(self.mean_ap_coco)}")
-        for name, note in self.notes.items():
-            lines.append(f"{name}: {note}")
-        rule = f"IoU > {self.iou_threshold:g}, {self.metric}, difficult: {self.difficult}"
+        for note in dict.fromkeys(self.notes.values()):
+            names = ", ".join(name for name, other in self.notes.items() if other == note)
+            lines.append(f"{note}: {names}")
+        sign = ">=" if self.inclusive else ">"
+        rule = f"IoU {sign} {self.iou_threshold:g}, {self.metric}, difficult: {self.difficult}"
         if self.protocol != "devkit" or self.task != 1:
             rule = f"Task {self.task}, {self.protocol}'s rules, {rule}"
         lines.append(f"({rule}; {self.num_images} images; '-': class without ground truth)")
@@ -283,7 +288,13 @@ def evaluate_results(
 
 
 def match_prepared(prepared: Prepared, *, iou_threshold: float, sweep: bool) -> list[Matches]:
-    """Match every class for one threshold and, with ``sweep``, those of the COCO-style mean."""
+    """Match every class for one threshold and, with ``sweep``, those of the COCO-style mean.
+
+    Raises:
+        ValueError: on wrong shapes, non-finite numbers, or a threshold outside [0, 1).
+    """
+    if not 0 <= iou_threshold < 1:
+        raise ValueError(f"iou_threshold: expected a number in [0, 1), got {iou_threshold}")
     min_iou = min(iou_threshold, COCO_IOU_THRESHOLDS[0]) if sweep else iou_threshold
     if 0 < min_iou < 1:
         min_iou = float(np.nextafter(min_iou, 0.0))  # keeps what an inclusive rule takes
@@ -326,6 +337,7 @@ def score_prepared(
         prepared.warnings,
         protocol=rules.protocol,
         task=rules.task,
+        inclusive=rules.inclusive,
         ap_by_iou={
             name: {threshold: score(label, threshold).ap for threshold in thresholds}
             for label, name in enumerate(prepared.names)

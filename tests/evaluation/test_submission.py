@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -14,9 +16,11 @@ from tcm_d2.evaluation.submission import (
     read_results,
     read_task1,
     write_results,
+    write_submission,
     write_task1,
     write_task1_zip,
 )
+from tcm_d2.evaluation.zip_files import pack_zip
 from tests.evaluation.shapes import class_rows, random_rectangles, upright_quad
 
 CLASSES = ("plane", "small-vehicle")
@@ -76,6 +80,51 @@ def test_zip_holds_plain_files_and_is_the_same_each_time(tmp_path: Path) -> None
     assert first == second
     with zipfile.ZipFile(tmp_path / "1.zip") as archive:
         assert archive.namelist() == ["Task1_plane.txt", "Task1_small-vehicle.txt"]
+        assert archive.testzip() is None
+        for path in paths:
+            assert archive.read(path.name) == path.read_bytes()
+
+
+def test_other_tools_unpack_the_zip(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    contents = {
+        "Task1_\u00e4.txt": b"",
+        "Task1_ship.txt": " ".join(f"{v:.2f}" for v in rng.uniform(0, 3000, 5000)).encode(),
+        "binary": rng.bytes(3000),
+    }
+    path = tmp_path / "a.zip"
+    path.write_bytes(pack_zip(contents))
+    with zipfile.ZipFile(path) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == contents
+        assert all(entry.external_attr >> 16 == 0o100644 for entry in archive.infolist())
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    assert path.stat().st_size < 0.55 * len(contents["Task1_ship.txt"]) + 3400
+    shutil.unpack_archive(path, tmp_path / "unpacked")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "unpacked").iterdir()} == contents
+    assert zipfile.ZipFile(io.BytesIO(pack_zip({}))).namelist() == []
+
+
+def test_a_zip_holds_the_files_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"plane": class_rows([("P1", 0.5, upright_quad(0, 0, 1, 1))])}
+    write_text(tmp_path / "Task1", "ship", ROW)
+    (tmp_path / "Task1" / "notes.txt").write_text("mine")
+    path = write_submission(tmp_path, rows, classes=CLASSES)
+    assert path == tmp_path / "Task1.zip" and read_task1(path).keys() == set(CLASSES)
+    kept = {"Task1_plane.txt", "Task1_small-vehicle.txt", "notes.txt"}
+    assert {file.name for file in (tmp_path / "Task1").iterdir()} == kept
+    before = path.read_bytes()
+    bad = {"plane": rows["plane"]._replace(scores=np.array([np.inf]))}
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        write_submission(tmp_path, bad, classes=CLASSES)
+    assert path.read_bytes() == before  # refused before anything is touched
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tcm_d2.evaluation.submission.pack_zip", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_submission(tmp_path, {}, classes=CLASSES)
+    assert not path.exists()
 
 
 def test_writing_refuses_unknown_classes_and_non_finite_rows(tmp_path: Path) -> None:

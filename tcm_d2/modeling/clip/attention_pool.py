@@ -71,7 +71,8 @@ class DenseAttentionPool(nn.Module):
         It is kept per grid in evaluation without gradients, until the parameter changes.
         """
         stored = self.positional_embedding
-        if self.training or torch.is_grad_enabled() or stored.is_inference():
+        is_compiled = torch.compiler.is_compiling()
+        if is_compiled or self.training or torch.is_grad_enabled() or stored.is_inference():
             return resize_positional_embedding(stored, (height, width))
         # In-place writes (optimizers, loading) raise _version; moves change data_ptr.
         state = (stored.data_ptr(), stored._version, stored.dtype, stored.device)
@@ -106,7 +107,8 @@ def resize_positional_embedding(embedding: Tensor, grid_hw: tuple[int, int]) -> 
     Raises:
         ValueError: the embedding's rows are not one plus a square.
     """
-    grid_side = round((embedding.shape[0] - 1) ** 0.5)
+    # int: jit tracing, which counts FLOPs, gives sizes as tensors.
+    grid_side = round((int(embedding.shape[0]) - 1) ** 0.5)
     if embedding.dim() != 2 or grid_side < 1 or grid_side**2 + 1 != embedding.shape[0]:
         raise ValueError(
             "positional embedding: expected shape (1 + G * G, channels), got "

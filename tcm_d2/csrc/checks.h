@@ -6,6 +6,9 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
+#include <cstdint>
+#include <optional>
+
 namespace tcm_d2 {
 
 inline void check_boxes(const at::Tensor& boxes, const char* name) {
@@ -43,25 +46,50 @@ inline void check_grad(const at::Tensor& grad_iou, const at::Tensor& boxes) {
               grad_iou.scalar_type(), " on ", grad_iou.device());
 }
 
+inline void check_groups(const at::Tensor& groups, const char* name,
+                         const at::Tensor& boxes) {
+  TORCH_CHECK(groups.dim() == 1 && groups.size(0) == boxes.size(0), name,
+              ": expected shape (", boxes.size(0), ",), got ", groups.sizes());
+  TORCH_CHECK(groups.scalar_type() == at::kLong, name, ": expected int64, got ",
+              groups.scalar_type());
+  TORCH_CHECK(groups.device() == boxes.device(), name,
+              ": expected the device of boxes, ", boxes.device(), ", got ",
+              groups.device());
+}
+
 inline void check_nms(const at::Tensor& boxes, const at::Tensor& scores,
-                      const std::optional<at::Tensor>& labels) {
+                      const std::optional<at::Tensor>& labels,
+                      const std::optional<at::Tensor>& image_ids,
+                      std::optional<int64_t> max_detections) {
   check_boxes(boxes, "boxes");
+  TORCH_CHECK(boxes.size(0) < (int64_t(1) << 29), "boxes: too many, ",
+              boxes.size(0));
   TORCH_CHECK(scores.dim() == 1 && scores.size(0) == boxes.size(0),
               "scores: expected shape (", boxes.size(0), ",), got ",
               scores.sizes());
   TORCH_CHECK(scores.device() == boxes.device(),
               "scores: expected the device of boxes, ", boxes.device(),
               ", got ", scores.device());
-  if (labels.has_value()) {
-    TORCH_CHECK(labels->dim() == 1 && labels->size(0) == boxes.size(0),
-                "labels: expected shape (", boxes.size(0), ",), got ",
-                labels->sizes());
-    TORCH_CHECK(labels->scalar_type() == at::kLong,
-                "labels: expected int64, got ", labels->scalar_type());
-    TORCH_CHECK(labels->device() == boxes.device(),
-                "labels: expected the device of boxes, ", boxes.device(),
-                ", got ", labels->device());
+  if (labels.has_value()) check_groups(*labels, "labels", boxes);
+  if (image_ids.has_value()) check_groups(*image_ids, "image_ids", boxes);
+  TORCH_CHECK(max_detections.value_or(0) >= 0,
+              "max_detections: expected at least 0, got ",
+              max_detections.value_or(0));
+}
+
+// Indices of the boxes whose score is above the threshold, best score first,
+// equal scores by index.
+inline at::Tensor score_order(const at::Tensor& scores,
+                              std::optional<double> score_threshold) {
+  if (!score_threshold.has_value()) {
+    return at::argsort(scores, /*stable=*/true, /*dim=*/0,
+                       /*descending=*/true);
   }
+  const at::Tensor index = at::nonzero(scores > *score_threshold).squeeze(1);
+  const at::Tensor order =
+      at::argsort(scores.index_select(0, index), /*stable=*/true, /*dim=*/0,
+                  /*descending=*/true);
+  return index.index_select(0, order);
 }
 
 }  // namespace tcm_d2

@@ -15,7 +15,7 @@
 
 #pragma once
 
-#include "rotated_geometry.h"
+#include "rotated_gradient.h"
 
 namespace tcm_d2 {
 

@@ -14,7 +14,7 @@
 #pragma once
 
 #include "enclosing_geometry.h"
-#include "rotated_geometry.h"
+#include "rotated_gradient.h"
 
 namespace tcm_d2 {
 

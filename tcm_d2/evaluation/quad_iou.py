@@ -9,12 +9,11 @@ Deliberate differences from the devkit: no absolute epsilon of 1e-8 (it makes th
 boxes far below a pixel); 0 / 0 for two zero-area quads is 0 and not NaN; an intersection below 0
 (possible with self-crossing quads only) is 0. None of the three can turn a match into a miss.
 
-Letters: N pairs, P candidate pairs; quads are (N, 4, 2) x, y points in pixels of any one frame.
+Letters: N pairs; quads are (N, 4, 2) x, y points in pixels of any one frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -23,18 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tcm_d2 import ops
+from tcm_d2.ops import quad_pairs
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-# Candidate pairs listed at once (about 100 MB of temporaries).
-_CANDIDATES_PER_CHUNK = 1_000_000
-# Room left to rounding when a pair is dropped because its upright bounds cannot reach the IoU.
-_BOUND_SLACK = 1e-9
-
 
 class QuadPairs(NamedTuple):
-    """Pairs of quads and their IoU: ``first`` and ``second`` are (P,) indices, ``iou`` is (P,)."""
+    """Pairs of quads and their IoU: ``first`` and ``second`` are (N,) indices, ``iou`` is (N,)."""
 
     first: IntArray
     second: IntArray
@@ -83,26 +78,14 @@ def overlapping_quads(
         group2: (M,).
         min_iou: in [0, 1); pairs at or below it are left out.
     """
-    bounds1, bounds2 = quads_to_bounds(quads1), quads_to_bounds(quads2)
-    area1, area2 = np.abs(signed_area(quads1)), np.abs(signed_area(quads2))
-    found: list[QuadPairs] = []
-    for first, second in _candidates(bounds1, bounds2, group1, group2):
-        extent = np.minimum(bounds1[first, 2:], bounds2[second, 2:])
-        extent -= np.maximum(bounds1[first, :2], bounds2[second, :2])
-        inter_bound = extent[:, 0] * extent[:, 1]
-        # iou > t  <=>  inter > t (a1 + a2) / (1 + t), and inter <= inter_bound: |winding| <= 1.
-        needed = min_iou / (1 + min_iou) * (area1[first] + area2[second]) * (1 - _BOUND_SLACK)
-        keep = (extent > 0).all(axis=1) & (inter_bound >= needed)
-        first, second = first[keep], second[keep]
-        iou = paired_quad_iou(quads1[first], quads2[second])
-        keep = iou > min_iou
-        found.append(QuadPairs(first[keep], second[keep], iou[keep]))
-    if not found:
-        empty = np.empty(0, dtype=np.int64)
-        return QuadPairs(empty, empty, np.empty(0, dtype=np.float64))
-    pairs = QuadPairs(*(np.concatenate(column) for column in zip(*found)))
-    order = np.lexsort((pairs.second, pairs.first))
-    return QuadPairs(pairs.first[order], pairs.second[order], pairs.iou[order])
+    pairs = quad_pairs.overlapping_quads(
+        _as_tensor(quads1),
+        _as_tensor(quads2),
+        group1=_as_index(group1),
+        group2=_as_index(group2),
+        min_iou=min_iou,
+    )
+    return QuadPairs(*(np.asarray(column.numpy()) for column in pairs))
 
 
 def nms_quads(
@@ -120,57 +103,19 @@ def nms_quads(
         group: (N,) only quads of one group (image and class) suppress each other.
         iou_threshold: in [0, 1).
     """
-    order = np.argsort(-scores, kind="stable")
-    quads, group = quads[order], group[order]
-    pairs = overlapping_quads(quads, quads, group1=group, group2=group, min_iou=iou_threshold)
-    later = pairs.second > pairs.first
-    first, second = pairs.first[later], pairs.second[later]
-    suppressed = np.zeros(len(quads), dtype=bool)
-    suppressors, starts = np.unique(first, return_index=True)
-    for index, start, end in zip(suppressors, starts, np.append(starts[1:], len(first))):
-        if not suppressed[index]:
-            suppressed[second[start:end]] = True
-    return np.asarray(order[~suppressed], dtype=np.int64)
-
-
-def _candidates(
-    bounds1: FloatArray, bounds2: FloatArray, group1: IntArray, group2: IntArray
-) -> Iterator[tuple[IntArray, IntArray]]:
-    """Yield chunks of index pairs that hold every pair of one group overlapping in x.
-
-    Second boxes are sorted by group and left edge. Those reaching a first box have their left edge
-    between its left edge minus the widest second box, and its right edge.
-    """
-    if len(bounds1) == 0 or len(bounds2) == 0:
-        return
-    left_most = min(bounds1[:, 0].min(), bounds2[:, 0].min())
-    widest = (bounds2[:, 2] - bounds2[:, 0]).max()
-    reach = max(bounds1[:, 2].max(), bounds2[:, 2].max()) - left_most
-    # One number line with the groups side by side; room for the widest box keeps them apart.
-    group_pitch = 2.0 * (reach + widest) + 1.0
-    slack = np.finfo(np.float64).eps * 4 * group_pitch * (max(group1.max(), group2.max()) + 1.0)
-    key1 = group1 * group_pitch + (bounds1[:, 0] - left_most)
-    key2 = group2 * group_pitch + (bounds2[:, 0] - left_most)
-    order = np.argsort(key2, kind="stable")
-    key2 = key2[order]
-    begin = np.searchsorted(key2, key1 - widest - slack, side="left")
-    end = np.searchsorted(key2, key1 + (bounds1[:, 2] - bounds1[:, 0]) + slack, side="right")
-    count = end - begin
-    total = np.cumsum(count)
-    start = 0
-    while start < len(count):
-        done = total[start - 1] if start else 0
-        stop = int(np.searchsorted(total, done + _CANDIDATES_PER_CHUNK, side="right"))
-        stop = max(stop, start + 1)
-        num = count[start:stop]
-        first = np.repeat(np.arange(start, stop), num)
-        offset = np.arange(len(first)) - np.repeat(np.cumsum(num) - num, num)
-        second = order[np.repeat(begin[start:stop], num) + offset]
-        same = group1[first] == group2[second]
-        yield first[same], second[same]
-        start = stop
+    keep = quad_pairs.nms_quads(
+        _as_tensor(quads),
+        torch.from_numpy(np.array(scores, np.float64)),
+        group=_as_index(group),
+        iou_threshold=iou_threshold,
+    )
+    return np.asarray(keep.numpy(), dtype=np.int64)
 
 
 def _as_tensor(quads: FloatArray) -> Tensor:
     """The same numbers as a tensor, copied where torch would not take the array."""
     return torch.from_numpy(np.require(quads, np.float64, ["C_CONTIGUOUS", "WRITEABLE"]))
+
+
+def _as_index(group: IntArray) -> Tensor:
+    return torch.from_numpy(np.require(group, np.int64, ["C_CONTIGUOUS", "WRITEABLE"]))

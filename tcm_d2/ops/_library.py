@@ -22,7 +22,9 @@ from tcm_d2.ops import (
     reference,
     reference_enclosing,
     reference_points,
+    reference_quad_pairs,
     reference_quads,
+    reference_text_rows,
 )
 
 _NAMESPACE = "tcm_d2"
@@ -36,11 +38,26 @@ _SCHEMAS = {
     "paired_giou_rotated_backward": _PAIRED_BACKWARD,
     "paired_diou_rotated": _PAIRED,
     "paired_diou_rotated_backward": _PAIRED_BACKWARD,
-    "nms_rotated": ("(Tensor boxes, Tensor scores, Tensor? labels, float iou_threshold) -> Tensor"),
+    "nms_rotated": (
+        "(Tensor boxes, Tensor scores, Tensor? labels, float iou_threshold, "
+        "Tensor? image_ids=None, float? score_threshold=None, int? max_detections=None) -> Tensor"
+    ),
     "points_in_rotated_boxes": "(Tensor points, Tensor boxes) -> Tensor",
     "quad_iou": "(Tensor quads1, Tensor quads2) -> Tensor",
     "paired_quad_iou": "(Tensor quads1, Tensor quads2) -> Tensor",
     "minimum_area_boxes": "(Tensor quads) -> Tensor",
+    "overlapping_quads": (
+        "(Tensor quads1, Tensor quads2, Tensor group1, Tensor group2, float min_iou)"
+        " -> (Tensor, Tensor, Tensor)"
+    ),
+    "nms_quads": "(Tensor quads, Tensor scores, Tensor group, float iou_threshold) -> Tensor",
+    "parse_text_rows": (
+        "(Tensor text, int num_values) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    ),
+    "format_text_rows": (
+        "(Tensor names, Tensor name_spans, Tensor name_index, Tensor scores, Tensor values,"
+        " int score_digits, int decimals) -> Tensor"
+    ),
 }
 _TWINS: dict[str, Callable[..., Any]] = {
     "box_iou_rotated": reference.box_iou_rotated,
@@ -55,6 +72,10 @@ _TWINS: dict[str, Callable[..., Any]] = {
     "quad_iou": reference_quads.quad_iou,
     "paired_quad_iou": reference_quads.paired_quad_iou,
     "minimum_area_boxes": reference_quads.minimum_area_boxes,
+    "overlapping_quads": reference_quad_pairs.overlapping_quads,
+    "nms_quads": reference_quad_pairs.nms_quads,
+    "parse_text_rows": reference_text_rows.parse_text_rows,
+    "format_text_rows": reference_text_rows.format_text_rows,
 }
 # Operators that derive: forward and backward are a pair of schemas.
 _DIFFERENTIABLE = ("paired_iou_rotated", "paired_giou_rotated", "paired_diou_rotated")
@@ -63,7 +84,17 @@ _DIFFERENTIABLE = ("paired_iou_rotated", "paired_giou_rotated", "paired_diou_rot
 _SERVED_BY_TWINS = {
     "CPU": frozenset[str](),
     "CUDA": frozenset(
-        {"points_in_rotated_boxes", "quad_iou", "paired_quad_iou", "minimum_area_boxes"}
+        {
+            "points_in_rotated_boxes",
+            "quad_iou",
+            "paired_quad_iou",
+            "minimum_area_boxes",
+            # evaluation and merging, which work on the CPU
+            "overlapping_quads",
+            "nms_quads",
+            "parse_text_rows",
+            "format_text_rows",
+        }
     ),
 }
 
@@ -140,7 +171,13 @@ def _fake_paired_backward(
 
 
 def _fake_nms_rotated(
-    boxes: Tensor, scores: Tensor, labels: Tensor | None, iou_threshold: float
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    iou_threshold: float,
+    image_ids: Tensor | None = None,
+    score_threshold: float | None = None,
+    max_detections: int | None = None,
 ) -> Tensor:
     num_kept = torch.library.get_ctx().new_dynamic_size()
     return boxes.new_empty((num_kept,), dtype=torch.int64)
@@ -158,6 +195,44 @@ def _fake_minimum_area_boxes(quads: Tensor) -> Tensor:
     return quads.new_empty((quads.shape[0], 5))
 
 
+def _fake_overlapping_quads(
+    quads1: Tensor, quads2: Tensor, group1: Tensor, group2: Tensor, min_iou: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    num_pairs = torch.library.get_ctx().new_dynamic_size()
+    index = group1.new_empty((num_pairs,))
+    return index, index.clone(), quads1.new_empty((num_pairs,))
+
+
+def _fake_nms_quads(quads: Tensor, scores: Tensor, group: Tensor, iou_threshold: float) -> Tensor:
+    return group.new_empty((torch.library.get_ctx().new_dynamic_size(),))
+
+
+def _fake_parse_text_rows(
+    text: Tensor, num_values: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    num_rows, num_names, num_bad = (torch.library.get_ctx().new_dynamic_size() for _ in range(3))
+    index = text.new_empty((num_rows,), dtype=torch.int64)
+    return (
+        index,
+        text.new_empty((num_names, 2), dtype=torch.int64),
+        text.new_empty((num_rows, num_values), dtype=torch.float64),
+        index.clone(),
+        text.new_empty((num_bad,), dtype=torch.int64),
+    )
+
+
+def _fake_format_text_rows(
+    names: Tensor,
+    name_spans: Tensor,
+    name_index: Tensor,
+    scores: Tensor,
+    values: Tensor,
+    score_digits: int,
+    decimals: int,
+) -> Tensor:
+    return names.new_empty((torch.library.get_ctx().new_dynamic_size(),))
+
+
 _FAKES: dict[str, Callable[..., Any]] = {
     "box_iou_rotated": _fake_box_iou_rotated,
     "nms_rotated": _fake_nms_rotated,
@@ -165,6 +240,10 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "quad_iou": _fake_quad_iou,
     "paired_quad_iou": _fake_paired,
     "minimum_area_boxes": _fake_minimum_area_boxes,
+    "overlapping_quads": _fake_overlapping_quads,
+    "nms_quads": _fake_nms_quads,
+    "parse_text_rows": _fake_parse_text_rows,
+    "format_text_rows": _fake_format_text_rows,
     **{name: _fake_paired for name in _DIFFERENTIABLE},
     **{f"{name}_backward": _fake_paired_backward for name in _DIFFERENTIABLE},
 }

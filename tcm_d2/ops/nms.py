@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,14 @@ from tcm_d2.ops._arguments import (
 )
 
 
-def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+def nms_rotated(
+    boxes: Tensor,
+    scores: Tensor,
+    iou_threshold: float,
+    *,
+    score_threshold: float | None = None,
+    max_detections: int | None = None,
+) -> Tensor:
     """Return the indices that greedy NMS keeps, best score first.
 
     Going down the scores, a box is kept unless its IoU with a box kept before is strictly greater
@@ -26,19 +35,32 @@ def nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         boxes: (N, 5) cx, cy, w, h, angle_deg, floating point.
         scores: (N,) floating point; a NaN ranks first, as in torch.sort.
         iou_threshold: in [0, 1].
+        score_threshold: only boxes with a strictly greater score (in the dtype of the scores) take
+            part; a NaN doesn't. None: all boxes.
+        max_detections: how many boxes are kept at most, the best ones; the rest is not even
+            computed. None: no limit.
 
     Returns:
         (K,) int64 indices into boxes. No gradients flow.
 
     Raises:
-        TypeError: boxes or scores are not floating point tensors, the threshold is not a number.
-        ValueError: wrong shapes, different devices, threshold outside [0, 1].
+        TypeError: boxes or scores are not floating point tensors, a threshold is not a number,
+            max_detections not an integer.
+        ValueError: wrong shapes, different devices, iou_threshold outside [0, 1], score_threshold
+            NaN, max_detections negative.
     """
-    return _nms(boxes, scores, None, iou_threshold)
+    return _nms(boxes, scores, None, None, iou_threshold, score_threshold, max_detections)
 
 
 def batched_nms_rotated(
-    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    iou_threshold: float,
+    *,
+    image_ids: Tensor | None = None,
+    score_threshold: float | None = None,
+    max_detections: int | None = None,
 ) -> Tensor:
     """Return the indices that greedy NMS keeps when only boxes of one label suppress each other.
 
@@ -49,34 +71,78 @@ def batched_nms_rotated(
     Args:
         boxes: (N, 5) cx, cy, w, h, angle_deg, floating point.
         scores: (N,) floating point.
-        labels: (N,) integers of any value: classes, or image * num_classes + class.
+        labels: (N,) integers of any value.
         iou_threshold: in [0, 1].
+        image_ids: (N,) integers of any value, for the boxes of several images in one call: only
+            boxes of one image suppress each other, and max_detections holds for each image. None:
+            all boxes are of one image.
+        score_threshold: as in nms_rotated.
+        max_detections: how many boxes are kept at most, over all labels. None: no limit.
 
     Returns:
-        (K,) int64 indices into boxes, best score first over all labels. No gradients flow.
+        (K,) int64 indices into boxes, best score first over all labels and images. No gradients
+        flow.
 
     Raises:
-        TypeError: boxes or scores are not floating point, labels not integer.
-        ValueError: wrong shapes, different devices, threshold outside [0, 1].
+        TypeError: boxes or scores are not floating point, labels or image_ids not integer, a
+            threshold is not a number, max_detections not an integer.
+        ValueError: as in nms_rotated.
     """
-    return _nms(boxes, scores, labels, iou_threshold)
+    if labels is None:
+        raise TypeError("labels: expected a torch.Tensor, got NoneType; use nms_rotated without")
+    return _nms(boxes, scores, labels, image_ids, iou_threshold, score_threshold, max_detections)
 
 
-def _nms(boxes: Tensor, scores: Tensor, labels: Tensor | None, iou_threshold: float) -> Tensor:
+def _nms(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    image_ids: Tensor | None,
+    iou_threshold: float,
+    score_threshold: float | None,
+    max_detections: int | None,
+) -> Tensor:
     boxes = check_boxes("boxes", boxes)
     num_boxes = boxes.shape[0]
     check_vector("scores", scores, num_boxes=num_boxes)
     scores = check_floating("scores", scores)
     iou_threshold = check_iou_threshold(iou_threshold)
-    if labels is None:
-        check_same_device(boxes=boxes, scores=scores)
-    else:
-        check_vector("labels", labels, num_boxes=num_boxes)
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise TypeError(f"labels: expected an integer tensor, got {labels.dtype}")
-        check_same_device(boxes=boxes, scores=scores, labels=labels)
-        labels = labels.to(torch.int64)
+    _check_limits(score_threshold, max_detections)
+    tensors = {"boxes": boxes, "scores": scores}
+    groups = {"labels": labels, "image_ids": image_ids}
+    for name, group in groups.items():
+        if group is None:
+            continue
+        check_vector(name, group, num_boxes=num_boxes)
+        if group.is_floating_point() or group.is_complex() or group.dtype == torch.bool:
+            raise TypeError(f"{name}: expected an integer tensor, got {group.dtype}")
+        tensors[name] = group
+        groups[name] = group.to(torch.int64)
+    check_same_device(**tensors)
     keep: Tensor = torch.ops.tcm_d2.nms_rotated(
-        boxes.detach(), scores.detach(), labels, iou_threshold
+        boxes.detach(),
+        scores.detach(),
+        groups["labels"],
+        iou_threshold,
+        groups["image_ids"],
+        score_threshold,
+        max_detections,
     )
     return keep
+
+
+def _check_limits(score_threshold: float | None, max_detections: int | None) -> None:
+    if score_threshold is not None:
+        if isinstance(score_threshold, bool) or not isinstance(score_threshold, (int, float)):
+            kind = type(score_threshold).__name__
+            raise TypeError(f"score_threshold: expected a number or None, got {kind}")
+        if math.isnan(score_threshold):
+            raise ValueError("score_threshold: expected a number, got NaN; None keeps all scores")
+    if max_detections is not None:
+        if isinstance(max_detections, bool) or not isinstance(max_detections, int):
+            kind = type(max_detections).__name__
+            raise TypeError(f"max_detections: expected an integer or None, got {kind}")
+        if max_detections < 0:
+            raise ValueError(
+                f"max_detections: expected at least 0, got {max_detections}; None sets no limit"
+            )

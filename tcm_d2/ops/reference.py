@@ -1,8 +1,9 @@
 """Slow plain-torch twins of the compiled operators: the same formulas, vectorised.
 
 They serve where the extension is missing and check it where it is not. The arguments are those of
-torch.ops.tcm_d2.*, already checked by the public wrappers. All arithmetic is float64.
-The formulas are explained in csrc/rotated_geometry.h.
+torch.ops.tcm_d2.*, already checked by the public wrappers. All arithmetic is float64, and goes the
+way of csrc/rotated_geometry.h and csrc/rotated_gradient.h, where the formulas are explained,
+operation by operation: the results are the same to the last bit.
 
 Letters: P pairs. A rectangle's axes on screen (y down) are U = (cos, -sin) along its width and
 V = (sin, cos) along its height.
@@ -20,6 +21,8 @@ from torch import Tensor
 _MAX_PAIRS = 1 << 17
 # Edges closer than this, in float64 roundings of their size, count as one and the same edge.
 _COLLINEAR_ULPS = 64
+# Much more than the rounding of the exact test, much less than matters for speed.
+_SLACK = 1e-9
 
 
 class _Rects(NamedTuple):
@@ -78,28 +81,39 @@ def paired_iou_rotated_backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients (P, 5) wrt both sides of the (P,) IoU, per pixel and per degree."""
     rects1, rects2 = _prepare(boxes1), _prepare(boxes2)
-    intersection = _intersection(rects1, rects2)
-    union = rects1.area + rects2.area - intersection
-    iou = _overlap(rects1, rects2, intersection, iof=False)
+    common = _intersection(rects1, rects2)
+    scale = grad_iou.double()
     grads = []
     for subject, window in ((rects1, rects2), (rects2, rects1)):
-        zero = torch.zeros_like(iou)
-        area_grad = torch.stack([zero, zero, 2 * subject.half_h, 2 * subject.half_w, zero], dim=1)
-        grad = (1 + iou)[:, None] * _intersection_grad(subject, window) - iou[:, None] * area_grad
-        grad = grad_iou.double()[:, None] * grad / union[:, None]
-        grad = torch.where((intersection > 0)[:, None] & grad.isfinite(), grad, 0.0)
+        whole = subject.area + window.area - common
+        iou = torch.clamp(common / whole, max=1.0)
+        rise = 1 + iou
+        cx, cy, w, h, angle_deg = _intersection_grad(subject, window)
+        dw = rise * w - iou * (subject.half_h + subject.half_h)
+        dh = rise * h - iou * (subject.half_w + subject.half_w)
+        grad = torch.stack([rise * cx, rise * cy, dw, dh, rise * angle_deg], dim=1)  # (P, 5)
+        grad = scale[:, None] * grad / whole[:, None]
+        grad = torch.where((common > 0)[:, None] & grad.isfinite(), grad, 0.0)
         limit = torch.finfo(boxes1.dtype).max
         grads.append(grad.clamp(-limit, limit).to(boxes1.dtype))
     return grads[0], grads[1]
 
 
 def nms_rotated(
-    boxes: Tensor, scores: Tensor, labels: Tensor | None, iou_threshold: float
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    iou_threshold: float,
+    image_ids: Tensor | None = None,
+    score_threshold: float | None = None,
+    max_detections: int | None = None,
 ) -> Tensor:
-    """Return the (K,) int64 kept indices, best score first; see tcm_d2.ops.nms_rotated."""
+    """Return the (K,) int64 kept indices, best score first; see tcm_d2.ops.batched_nms_rotated."""
     order = torch.argsort(scores, descending=True, stable=True)
+    if score_threshold is not None:
+        order = order[scores[order] > score_threshold]
     rects = _prepare(boxes).take(order)
-    sorted_labels = None if labels is None else labels[order]
+    groups = [values[order] for values in (labels, image_ids) if values is not None]
     alive = torch.ones_like(order, dtype=torch.bool)
     for i in range(order.numel()):
         if not alive[i]:
@@ -107,14 +121,21 @@ def nms_rotated(
         best = _Rects(*(field[i : i + 1] for field in rects))
         rivals = alive & _may_overlap(best, rects)
         rivals[: i + 1] = False
-        if sorted_labels is not None:
-            rivals &= sorted_labels == sorted_labels[i]
+        for group in groups:
+            rivals &= group == group[i]
         index = torch.nonzero(rivals).squeeze(1)
         others = rects.take(index)
         best = _Rects(*(field.expand(index.numel()) for field in best))
         iou = _overlap(best, others, _intersection(best, others), iof=False)
         alive[index[iou > iou_threshold]] = False
-    return order[alive]
+    keep = order[alive]
+    if max_detections is None:
+        return keep
+    if image_ids is None:
+        return keep[:max_detections]
+    images = image_ids[keep]
+    rank = (torch.tril(images[:, None] == images) * 1).sum(dim=1)  # in its image, from 1
+    return keep[rank <= max_detections]
 
 
 def _prepare(boxes: Tensor) -> _Rects:
@@ -128,22 +149,33 @@ def _prepare(boxes: Tensor) -> _Rects:
 
 
 def _cos_sin_deg(angle_deg: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of degrees, exact at multiples of 90."""
-    reduced = torch.fmod(angle_deg, 360.0)
+    """Cosine and sine of degrees by Taylor's series, exact at multiples of 90."""
+    reduced = torch.where(angle_deg.abs() < 2.0**40, angle_deg, torch.fmod(angle_deg, 360.0))
     quarter = torch.round(reduced / 90.0)
-    rest_rad = (reduced - 90.0 * quarter) * (math.pi / 180.0)
-    cos, sin = torch.cos(rest_rad), torch.sin(rest_rad)
-    quarter = torch.remainder(quarter, 4.0)
-    odd = torch.remainder(quarter, 2.0) == 1
+    x = (reduced - 90.0 * quarter) * (math.pi / 180.0)
+    z = x * x
+    sin = torch.full_like(x, 1.0 / math.factorial(17))
+    for n in range(15, 1, -2):
+        sin = sin * z + (-1.0) ** ((n - 1) // 2) / math.factorial(n)
+    sin = x + x * (z * sin)
+    cos = torch.full_like(x, 1.0 / math.factorial(16))
+    for n in range(14, 3, -2):
+        cos = cos * z + (-1.0) ** (n // 2) / math.factorial(n)
+    cos = 1.0 + z * (cos * z - 0.5)
+    turn = quarter - 4.0 * torch.round(quarter * 0.25)  # -2 ... 2
+    odd = turn.abs() == 1
+    flip = (turn == -1) | (turn.abs() == 2)
     cos, sin = torch.where(odd, -sin, cos), torch.where(odd, cos, sin)
-    sign = torch.where(quarter >= 2, -1.0, 1.0)
-    return cos * sign, sin * sign
+    return torch.where(flip, -cos, cos), torch.where(flip, -sin, sin)
 
 
 def _may_overlap(rects1: _Rects, rects2: _Rects) -> Tensor:
-    """Whether the circumscribed circles meet, broadcast; False for boxes without an area."""
+    """Whether the circumscribed circles meet, broadcast; False for boxes without an area.
+
+    The circles are a little larger than needed: what is apart here has an intersection of zero.
+    """
     dx, dy = rects1.cx - rects2.cx, rects1.cy - rects2.cy
-    reach = rects1.radius() + rects2.radius()
+    reach = (rects1.radius() + rects2.radius()) * (1 + _SLACK)
     return (dx * dx + dy * dy <= reach * reach) & (rects1.area > 0) & (rects2.area > 0)
 
 
@@ -181,15 +213,20 @@ def _intersection(rects1: _Rects, rects2: _Rects) -> Tensor:
     frame = _relative(subject, window)
     ux, uy = frame.cos * subject.half_w, -frame.sin * subject.half_w
     vx, vy = frame.sin * subject.half_h, frame.cos * subject.half_h
-    x = frame.x + torch.stack([ux + vx, ux - vx, -ux - vx, vx - ux])  # (4, P)
-    y = frame.y + torch.stack([uy + vy, uy - vy, -uy - vy, vy - uy])
-    strips = _strip_integral(x, y, x.roll(-1, 0), y.roll(-1, 0), window.half_w, window.half_h)
-    area = strips.sum(dim=0).abs().nan_to_num(0.0)
-    area = torch.minimum(area, window.area)
+    x = [frame.x + dx for dx in (ux + vx, ux - vx, -ux - vx, vx - ux)]
+    y = [frame.y + dy for dy in (uy + vy, uy - vy, -uy - vy, vy - uy)]
+    slopes = (vy / vx, uy / ux)
+    total = torch.zeros_like(ux)
+    for i in range(4):
+        j = (i + 1) % 4
+        total = total + _strip_integral(
+            x[i], y[i], x[j], y[j], slopes[i % 2], window.half_w, window.half_h
+        )
+    area = torch.minimum(total.abs().nan_to_num(0.0), window.area)
     # Identical boxes: their area, whatever the rounding.
     same = torch.stack([a == b for a, b in zip(rects1, rects2)]).all(dim=0)
     area = torch.where(same, window.area, area)
-    apart = _are_separated(frame, subject, window) | ~_may_overlap(subject, window)
+    apart = _are_separated(frame, subject, window) | (window.area == 0)
     return torch.where(apart, 0.0, area)
 
 
@@ -206,80 +243,87 @@ def _are_separated(frame: _Relative, subject: _Rects, window: _Rects) -> Tensor:
     return apart | (along_u >= reach_u) | (along_v >= reach_v)
 
 
+def _share(value: Tensor) -> Tensor:
+    """Clamp to [0, 1], NaN to 0."""
+    return value.nan_to_num(0.0).clamp(0.0, 1.0)
+
+
 def _strip_integral(
-    x0: Tensor, y0: Tensor, x1: Tensor, y1: Tensor, half_w: Tensor, half_h: Tensor
+    x0: Tensor, y0: Tensor, x1: Tensor, y1: Tensor, slope: Tensor, half_w: Tensor, half_h: Tensor
 ) -> Tensor:
     """Integral of clamp(y, -half_h, half_h) dx along an edge, over |x| <= half_w."""
-    forward = x0 <= x1
-    xl, yl = torch.where(forward, x0, x1), torch.where(forward, y0, y1)
-    xr, yr = torch.where(forward, x1, x0), torch.where(forward, y1, y0)
-    cut_l = torch.clamp(xl, -half_w, half_w)
-    cut_r = torch.clamp(xr, -half_w, half_w)
-    width = cut_r - cut_l
-    slope = (yr - yl) / torch.where(width > 0, xr - xl, 1.0)
-    ya = yl + (cut_l - xl) * slope
-    yb = yr + (cut_r - xr) * slope
+    cut0 = torch.clamp(x0, -half_w, half_w)
+    cut1 = torch.clamp(x1, -half_w, half_w)
+    width = cut1 - cut0
+    ya = y0 + (cut0 - x0) * slope
+    yb = y1 + (cut1 - x1) * slope
     low, high = torch.minimum(ya, yb), torch.maximum(ya, yb)
-    rise = high - low
-    safe_rise = torch.where(rise > 0, rise, 1.0)
-    below = torch.where(rise > 0, ((-half_h - low) / safe_rise).clamp(0.0, 1.0), 0.0)
-    above = torch.where(rise > 0, ((high - half_h) / safe_rise).clamp(0.0, 1.0), 0.0)
+    inverse_rise = 1 / (high - low)
+    below = _share((-half_h - low) * inverse_rise)
+    above = _share((high - half_h) * inverse_rise)
     middle = (1 - below - above).clamp(min=0.0)
-    low = torch.clamp(low, -half_h, half_h)
-    high = torch.clamp(high, -half_h, half_h)
-    mean = half_h * (above - below) + middle * (low + high) / 2
-    return torch.where(width > 0, torch.where(forward, width, -width) * mean, 0.0)
+    ends = torch.clamp(low, -half_h, half_h) + torch.clamp(high, -half_h, half_h)
+    mean = half_h * (above - below) + middle * 0.5 * ends
+    return torch.where(width == 0, 0.0, width * mean)
 
 
-def _intersection_grad(subject: _Rects, window: _Rects) -> Tensor:
-    """Gradient (P, 5) of the common area wrt the subject's cx, cy, w, h, angle_deg."""
+def _intersection_grad(subject: _Rects, window: _Rects) -> tuple[Tensor, ...]:
+    """Derivatives (P,) of the common area wrt the subject's cx, cy, w, h, angle_deg."""
     frame = _relative(subject, window)
-    cx = torch.zeros_like(frame.x)
-    cy, w, h, angle_rad = (torch.zeros_like(cx) for _ in range(4))
-    for sign in (1.0, -1.0):
-        # The edge across the width axis: its midpoint in the window's frame, running along V.
-        x = frame.x + sign * frame.cos * subject.half_w
-        y = frame.y - sign * frame.sin * subject.half_w
-        length, moment = _inside(x, y, frame.sin, frame.cos, subject.half_h, window)
-        cx, cy = cx + sign * length * subject.cos, cy - sign * length * subject.sin
-        w, angle_rad = w + length / 2, angle_rad + sign * moment
-        # The edge across the height axis, running along U.
-        x = frame.x + sign * frame.sin * subject.half_h
-        y = frame.y + sign * frame.cos * subject.half_h
-        length, moment = _inside(x, y, frame.cos, -frame.sin, subject.half_w, window)
-        cx, cy = cx + sign * length * subject.sin, cy + sign * length * subject.cos
-        h, angle_rad = h + length / 2, angle_rad - sign * moment
-    return torch.stack([cx, cy, w, h, angle_rad * (math.pi / 180.0)], dim=1)
+    inverse_cos, inverse_sin = 1 / frame.cos, 1 / frame.sin
+    ux, uy = frame.cos * subject.half_w, -frame.sin * subject.half_w
+    vx, vy = frame.sin * subject.half_h, frame.cos * subject.half_h
+    # Edges across the width axis run along V, those across the height axis along U.
+    along_v = (frame.sin, frame.cos, inverse_sin, inverse_cos, subject.half_h, window)
+    along_u = (frame.cos, -frame.sin, inverse_cos, -inverse_sin, subject.half_w, window)
+    u_plus = _inside(frame.x + ux, frame.y + uy, *along_v)
+    u_minus = _inside(frame.x - ux, frame.y - uy, *along_v)
+    v_plus = _inside(frame.x + vx, frame.y + vy, *along_u)
+    v_minus = _inside(frame.x - vx, frame.y - vy, *along_u)
+    shift_u, shift_v = u_plus[0] - u_minus[0], v_plus[0] - v_minus[0]
+    turning = (u_plus[1] - u_minus[1]) - (v_plus[1] - v_minus[1])
+    return (
+        shift_u * subject.cos + shift_v * subject.sin,
+        shift_v * subject.cos - shift_u * subject.sin,
+        (u_plus[0] + u_minus[0]) * 0.5,
+        (v_plus[0] + v_minus[0]) * 0.5,
+        turning * (math.pi / 180.0),
+    )
 
 
 def _inside(
-    x: Tensor, y: Tensor, ex: Tensor, ey: Tensor, half_length: Tensor, window: _Rects
+    x: Tensor,
+    y: Tensor,
+    ex: Tensor,
+    ey: Tensor,
+    inverse_ex: Tensor,
+    inverse_ey: Tensor,
+    half_length: Tensor,
+    window: _Rects,
 ) -> tuple[Tensor, Tensor]:
     """Length and first moment about its midpoint (x, y) of the part of an edge in the window.
 
     An edge on the window's border counts half: the mean of the derivatives on both sides.
     """
-    tolerance = (
-        _COLLINEAR_ULPS
-        * torch.finfo(torch.float64).eps
-        * (half_length + window.half_w + window.half_h)
-    )
+    eps = torch.finfo(torch.float64).eps
+    tolerance = (_COLLINEAR_ULPS * eps) * (half_length + window.half_w + window.half_h)
     low, high = -half_length, half_length
-    weight = torch.ones_like(x)
-    for position, direction, half_size in ((x, ex, window.half_w), (y, ey, window.half_h)):
+    on_some_border = torch.zeros_like(x, dtype=torch.bool)
+    for position, direction, inverse, half_size in (
+        (x, ex, inverse_ex, window.half_w),
+        (y, ey, inverse_ey, window.half_h),
+    ):
         gap = (position.abs() - half_size).abs() + half_length * direction.abs()
         on_border = gap <= tolerance
-        weight = torch.where(on_border, 0.5, weight)
-        moving = direction != 0
-        safe = torch.where(moving, direction, 1.0)
-        s0, s1 = (-half_size - position) / safe, (half_size - position) / safe
-        entry, leave = torch.minimum(s0, s1), torch.maximum(s0, s1)
-        within = position.abs() <= half_size
-        infinite = torch.full_like(entry, math.inf)
-        entry = torch.where(moving, entry, torch.where(within, -infinite, infinite))
-        leave = torch.where(moving, leave, torch.where(within, infinite, -infinite))
-        low = torch.where(on_border, low, torch.maximum(low, entry))
+        on_some_border |= on_border
+        s0, s1 = (-half_size - position) * inverse, (half_size - position) * inverse
+        parallel = direction == 0
+        side = torch.where(position.abs() > half_size, math.inf, -math.inf).to(x)
+        enter = torch.where(parallel, side, torch.minimum(s0, s1))
+        leave = torch.where(parallel, -side, torch.maximum(s0, s1))
+        low = torch.where(on_border, low, torch.maximum(low, enter))
         high = torch.where(on_border, high, torch.minimum(high, leave))
-    length = torch.where(high > low, high - low, 0.0) * weight
-    moment = torch.where(high > low, length * (low + high) / 2, 0.0)
-    return length, moment
+    share = torch.where(on_some_border, 0.5, 1.0)
+    length = torch.where(high > low, share * (high - low), 0.0)
+    middle = torch.where(high > low, (low + high) * 0.5, 0.0)
+    return length, length * middle

@@ -164,8 +164,9 @@ def _centre_difference(pair: _Enclosed) -> tuple[Tensor, Tensor]:
 
 def _common_grads(pair: _Enclosed) -> tuple[Tensor, Tensor]:
     one, two = pair.rects
-    grads = (_intersection_grad(one, two), _intersection_grad(two, one))
-    first, second = (torch.where((pair.common > 0)[:, None], grad, 0.0) for grad in grads)
+    columns = (_intersection_grad(one, two), _intersection_grad(two, one))
+    some = (pair.common > 0)[:, None]
+    first, second = (torch.where(some, torch.stack(grad, dim=1), 0.0) for grad in columns)
     return first, second
 
 

@@ -104,19 +104,6 @@ def test_overlapping_quads_finds_all_pairs_of_a_group(min_iou: float) -> None:
     np.testing.assert_array_equal(pairs.iou, iou[wanted])
 
 
-def test_overlapping_quads_splits_the_work_without_losing_pairs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    rng = np.random.default_rng(4)
-    quads = random_rectangles(rng, 120)
-    group = rng.integers(0, 2, 120)
-    whole = overlapping_quads(quads, quads, group1=group, group2=group, min_iou=1e-9)
-    monkeypatch.setattr("tcm_d2.evaluation.quad_iou._CANDIDATES_PER_CHUNK", 7)
-    parts = overlapping_quads(quads, quads, group1=group, group2=group, min_iou=1e-9)
-    for one, two in zip(whole, parts):
-        np.testing.assert_array_equal(one, two)
-
-
 def test_overlapping_quads_survives_an_absurd_coordinate() -> None:
     quads = np.array([upright_quad(0, 0, 10, 10), upright_quad(1e15, 0, 1e15, 10)])
     group = np.zeros(2, dtype=np.int64)

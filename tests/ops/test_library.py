@@ -19,6 +19,28 @@ from tests.ops.oracle import box_pairs
 REPO_DIR = Path(__file__).resolve().parents[2]
 
 
+def pair_and_text_samples(quads1: Tensor, quads2: Tensor) -> dict[str, list[tuple[object, ...]]]:
+    group, no_group, no_quads = torch.arange(6) // 2, torch.arange(0), quads1[:0]
+    text = torch.tensor(list(b"P1 0.5 1 2\nP2 1 2 3\r\nbad line\n"), dtype=torch.uint8)
+    names, spans = text[:2], torch.tensor([[0, 2]])
+    scores, values = torch.rand(6).double(), torch.rand(6, 3).double()
+    return {
+        "overlapping_quads": [
+            (quads1, quads2, group, group, 0.0),
+            (quads1, no_quads, group, no_group, 0.5),
+        ],
+        "nms_quads": [
+            (quads1, scores, group, 0.1),
+            (no_quads, scores[:0], no_group, 0.1),
+        ],
+        "parse_text_rows": [(text, 3), (text[:0], 9)],
+        "format_text_rows": [
+            (names, spans, torch.zeros(6, dtype=torch.int64), scores, values, 9, 2),
+            (names, spans, no_group, scores[:0], values[:0], 9, 2),
+        ],
+    }
+
+
 def op_samples() -> dict[str, list[tuple[object, ...]]]:
     """Arguments for each operator: ordinary, empty, of both dtypes, and leaves where it derives."""
     boxes1, boxes2 = box_pairs("random", 6, torch.float64)
@@ -40,6 +62,7 @@ def op_samples() -> dict[str, list[tuple[object, ...]]]:
         "nms_rotated": [
             (single1, scores, None, 0.1),
             (boxes1, scores, torch.arange(6) % 2, 0.1),
+            (single1, scores, torch.arange(6) % 2, 0.1, torch.arange(6) % 3, 0.2, 2),
             (empty, torch.zeros(0), None, 0.1),
         ],
         "points_in_rotated_boxes": [
@@ -50,6 +73,7 @@ def op_samples() -> dict[str, list[tuple[object, ...]]]:
         "quad_iou": [(quads1, quads2[:4]), (quads1.double(), quads2.double()), (no_quads,) * 2],
         "paired_quad_iou": [(quads1, quads2), (no_quads, no_quads)],
         "minimum_area_boxes": [(quads1,), (quads2.double(),), (no_quads,)],
+        **pair_and_text_samples(quads1.double(), quads2.double()),
     }
     for name in _library._DIFFERENTIABLE:
         samples[name] = list(paired)
@@ -77,7 +101,9 @@ CALLS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "paired_giou_rotated": lambda a, b, s, c, q: ops.paired_giou_rotated(a, b),
     "paired_diou_rotated": lambda a, b, s, c, q: ops.paired_diou_rotated(a, b),
     "nms_rotated": lambda a, b, s, c, q: ops.nms_rotated(a, s, 0.1),
-    "batched_nms_rotated": lambda a, b, s, c, q: ops.batched_nms_rotated(a, s, c, 0.1),
+    "batched_nms_rotated": lambda a, b, s, c, q: ops.batched_nms_rotated(
+        a, s, c, 0.1, image_ids=c % 2, score_threshold=0.05, max_detections=50
+    ),
     "points_in_rotated_boxes": lambda a, b, s, c, q: ops.points_in_rotated_boxes(a[:, :2], b),
     "quad_iou": lambda a, b, s, c, q: ops.quad_iou(q, q.flip(0)),
     "paired_quad_iou": lambda a, b, s, c, q: ops.paired_quad_iou(q, q.flip(0)),

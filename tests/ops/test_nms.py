@@ -125,6 +125,76 @@ def test_few_boxes(implementation: str, num: int) -> None:
         assert keep.dtype == torch.int64 and keep.tolist() == list(range(num))
 
 
+def limited(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    images: Tensor,
+    *,
+    score_threshold: float | None,
+    max_detections: int | None,
+) -> list[int]:
+    """The same by one NMS an image and label, filtered before and cut after."""
+    kept: list[int] = []
+    for image in images.unique():
+        of_image: list[int] = []
+        for label in labels.unique():
+            rule = (images == image) & (labels == label)
+            if score_threshold is not None:
+                rule &= scores > score_threshold
+            index = rule.nonzero().squeeze(1)
+            of_image += index[reference.nms_rotated(boxes[index], scores[index], None, 0.1)]
+        of_image.sort(key=lambda i: (-scores[i].item(), int(i)))
+        kept += of_image[:max_detections]
+    return sorted((int(i) for i in kept), key=lambda i: (-scores[i].item(), i))
+
+
+@pytest.mark.parametrize("score_threshold", [None, 0.3, 2.0])
+@pytest.mark.parametrize("max_detections", [None, 0, 1, 20, 1000])
+def test_limits_and_images_equal_separate_calls(
+    score_threshold: float | None, max_detections: int | None
+) -> None:
+    boxes, scores, labels = crowd(700, extent=200)
+    images = torch.arange(700) * 7 % 4 - 2**40
+    limits = {"score_threshold": score_threshold, "max_detections": max_detections}
+    expected = limited(boxes, scores, labels, images, **limits)
+    keep = batched_nms_rotated(boxes, scores, labels, 0.1, image_ids=images, **limits)
+    assert keep.tolist() == expected
+    twin = reference.nms_rotated(
+        boxes, scores, labels, 0.1, images, score_threshold, max_detections
+    )
+    assert twin.tolist() == expected
+    one = torch.zeros_like(labels)
+    keep = nms_rotated(boxes, scores, 0.1, **limits)
+    assert keep.tolist() == limited(boxes, scores, one, one, **limits)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_score_threshold_is_strict_and_drops_nan(implementation: str) -> None:
+    boxes = torch.tensor([[100.0 * i, 0.0, 9.0, 5.0, 10.0] for i in range(4)])
+    scores = torch.tensor([0.3, float("nan"), 0.30001, 0.9])
+    if implementation == "twin":
+        keep = reference.nms_rotated(boxes, scores, None, 0.1, None, 0.3, None)
+    else:
+        keep = nms_rotated(boxes, scores, 0.1, score_threshold=0.3)
+    assert keep.tolist() == [3, 2]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.9, 1.0])
+def test_every_size_of_box_meets_every_other(threshold: float) -> None:
+    """Sizes from 1e-3 to 1e5 px, far and near: the grid's levels against all pairs."""
+    generator = torch.Generator().manual_seed(5)
+    draws = torch.rand(1500, 6, generator=generator, dtype=torch.float64)
+    width = 10 ** (8 * draws[:, 2] - 3)
+    height = width * 10 ** (-3 * draws[:, 3])
+    centres = (draws[:, :2] - 0.5) * (10 ** (6 * draws[:, 4:5]))
+    boxes = torch.cat([centres, width[:, None], height[:, None], 360 * draws[:, 5:]], dim=1)
+    boxes[1000:] = boxes[:500] * (1 + 1e-3 * draws[:500, :5])  # rivals of about the same size
+    scores = draws[:, 0] - draws[:, 5]
+    expected = reference.nms_rotated(boxes, scores, None, threshold)
+    assert torch.equal(nms_rotated(boxes, scores, threshold), expected)
+
+
 def test_other_dtypes_and_layouts() -> None:
     boxes, scores, labels = crowd(60)
     boxes, scores = boxes.half(), scores.half()
@@ -155,3 +225,17 @@ def test_bad_arguments_are_named() -> None:
         nms_rotated(boxes, scores, None)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="boxes on cpu, scores on meta"):
         nms_rotated(boxes, scores.to("meta"), 0.5)
+    with pytest.raises(TypeError, match=r"labels: expected a torch\.Tensor, got NoneType"):
+        batched_nms_rotated(boxes, scores, None, 0.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="image_ids: expected an integer tensor"):
+        batched_nms_rotated(boxes, scores, labels, 0.5, image_ids=scores)
+    with pytest.raises(ValueError, match=r"image_ids: expected shape \(4,\)"):
+        batched_nms_rotated(boxes, scores, labels, 0.5, image_ids=labels[:2])
+    with pytest.raises(ValueError, match="score_threshold: expected a number, got NaN"):
+        nms_rotated(boxes, scores, 0.5, score_threshold=float("nan"))
+    with pytest.raises(TypeError, match="score_threshold: expected a number or None, got str"):
+        nms_rotated(boxes, scores, 0.5, score_threshold="0.1")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="max_detections: expected at least 0, got -1"):
+        nms_rotated(boxes, scores, 0.5, max_detections=-1)
+    with pytest.raises(TypeError, match="max_detections: expected an integer or None, got float"):
+        nms_rotated(boxes, scores, 0.5, max_detections=10.0)  # type: ignore[arg-type]

@@ -1,104 +1,271 @@
 // Greedy non-maximum suppression of rotated boxes on the CPU.
+//
+// The sorted boxes are settled a block at a time. First all threads compare the
+// block with the boxes kept so far; then what is left of the block among
+// itself; then one thread goes down the block. Where most boxes survive, the
+// two comparisons are one. A grid finds the few boxes that can meet. Each
+// decision depends on the boxes alone, so the result doesn't depend on the
+// number of threads or the size of the blocks.
 
 #include <ATen/ATen.h>
-#include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include <algorithm>
+#include <unordered_map>
 #include <vector>
 
 #include "../checks.h"
-#include "../rotated_geometry.h"
+#include "box_grid.h"
+#include "prepare.h"
+#include "rect_kernels.h"
 
 namespace tcm_d2 {
 namespace {
 
-// Sorted boxes settled at a time. One thread settles a block among itself, then
-// all threads let its survivors suppress the later boxes: one parallel region a
-// block, not one a kept box.
-constexpr int64_t kBlock = 256;
-// Later boxes a thread should get at least, so that starting it pays.
-constexpr int64_t kMinBoxesPerThread = 256;
+// Boxes settled together. Larger blocks need fewer starts of threads, but
+// compare more boxes of a crowd that others of their block suppress anyway.
+constexpr int32_t kFirstStep = 256;
+constexpr int32_t kLargestStep = 8192;
+// Suppressing pairs in a block, per box, up to which the next block is larger.
+constexpr int64_t kFewPairs = 4;
+// Boxes of a block that a thread takes at a time.
+constexpr int64_t kChunk = 128;
 
+using BoxList = std::vector<int32_t>;
+
+// One of the sorted boxes suppresses a later one.
+struct Suppression {
+  int32_t better, worse;
+};
+
+uint32_t mixed(uint64_t value) {
+  value = (value ^ (value >> 31)) * 0xD6E8FEB86659FD93u;
+  return static_cast<uint32_t>(value >> 32);
+}
+
+// Boxes in the order of their scores. Labels and images are null where all
+// boxes share one.
 struct Candidates {
-  std::vector<Rect<double>> rects;  // best score first
-  const int64_t* labels;            // of the rects, or null: all one class
+  const int64_t* labels;
+  const int64_t* images;
   double iou_threshold;
+  std::vector<Rect<double>> rects;
+  BoxGrid grid;
 
-  bool suppresses(int64_t better, int64_t worse) const {
-    return (labels == nullptr || labels[better] == labels[worse]) &&
-           overlap(rects[better], rects[worse], false) > iou_threshold;
+  Candidates(const at::Tensor& boxes, const int64_t* labels,
+             const int64_t* images, double iou_threshold)
+      : labels(labels),
+        images(images),
+        iou_threshold(iou_threshold),
+        rects(boxes.size(0)),
+        grid(boxes.size(0), iou_threshold) {
+    for_each_rect(boxes, [&](int64_t i, const Rect<double>& rect) {
+      rects[i] = rect;
+      grid.set(i, rect, group(i));
+    });
+    grid.build();
+  }
+
+  uint32_t group(int64_t i) const {
+    return (labels ? mixed(static_cast<uint64_t>(labels[i])) : 0) +
+           (images ? 31 * mixed(static_cast<uint64_t>(images[i])) : 0);
+  }
+
+  bool are_rivals(int64_t i, int64_t k) const {
+    return (labels == nullptr || labels[i] == labels[k]) &&
+           (images == nullptr || images[i] == images[k]);
   }
 };
 
-// Flags of the boxes that greedy NMS drops. Each flag has one writer at a time,
-// so the result doesn't depend on how threads share them. A byte each: threads
-// can't write neighbouring bits.
-std::vector<uint8_t> suppressed_flags(const Candidates& candidates) {
-  const int64_t num_boxes = static_cast<int64_t>(candidates.rects.size());
-  std::vector<uint8_t> suppressed(num_boxes, 0);
-  std::vector<int64_t> survivors;
-  for (int64_t first = 0; first < num_boxes; first += kBlock) {
-    const int64_t last = std::min(first + kBlock, num_boxes);
-    survivors.clear();
-    for (int64_t i = first; i < last; ++i) {
-      if (suppressed[i]) continue;
-      survivors.push_back(i);
-      for (int64_t j = i + 1; j < last; ++j) {
-        if (!suppressed[j] && candidates.suppresses(i, j)) suppressed[j] = 1;
+// Computes the IoU of pairs, a block at a time, and calls found(better, worse)
+// for those above the threshold, in the order of adding.
+template <typename Found>
+class PairTester {
+ public:
+  PairTester(const Candidates& candidates, Found found)
+      : candidates_(candidates), found_(found) {}
+
+  void add(int32_t better, int32_t worse) {
+    if (!candidates_.are_rivals(better, worse)) return;
+    first_.set(count_, candidates_.rects[better]);
+    second_.set(count_, candidates_.rects[worse]);
+    pairs_[count_] = {better, worse};
+    if (++count_ == kBlock) flush();
+  }
+
+  void flush() {
+    double iou[kBlock];
+    kernels_.overlaps(first_, second_, count_, false, iou);
+    for (int i = 0; i < count_; ++i) {
+      if (iou[i] > candidates_.iou_threshold) {
+        found_(pairs_[i].better, pairs_[i].worse);
       }
     }
-    at::parallel_for(last, num_boxes, kMinBoxesPerThread,
-                     [&](int64_t begin, int64_t end) {
-                       for (int64_t j = begin; j < end; ++j) {
-                         if (suppressed[j]) continue;
-                         for (const int64_t i : survivors) {
-                           if (candidates.suppresses(i, j)) {
-                             suppressed[j] = 1;
-                             break;
-                           }
-                         }
-                       }
-                     });
+    count_ = 0;
   }
-  return suppressed;
+
+ private:
+  const RectKernels& kernels_ = rect_kernels();
+  const Candidates& candidates_;
+  Found found_;
+  RectBlock first_, second_;
+  Suppression pairs_[kBlock];
+  int count_ = 0;
+};
+
+template <typename Found>
+void find_rivals(const Candidates& candidates, const BoxList& boxes,
+                 int64_t begin, int64_t end, int32_t first, Found found) {
+  PairTester<Found> tester(candidates, found);
+  for (int64_t b = begin; b < end; ++b) {
+    candidates.grid.for_each_rival(boxes[b], first,
+                                   [&](int32_t k) { tester.add(k, boxes[b]); });
+  }
+  tester.flush();
+}
+
+// Counts what is kept, up to a limit for each image.
+class Quota {
+ public:
+  Quota(const int64_t* images, int64_t num_boxes, int64_t limit)
+      : images_(images), limit_(limit) {
+    num_open_ = 1;
+    if (images_ != nullptr) {
+      for (int64_t i = 0; i < num_boxes; ++i) counts_[images_[i]] = 0;
+      num_open_ = counts_.size();
+    }
+    if (limit_ == 0) num_open_ = 0;
+  }
+
+  bool is_full() const { return num_open_ == 0; }
+
+  // Whether one more box may be kept; if so, counts it.
+  bool take(int64_t i) {
+    int64_t& count = images_ == nullptr ? count_ : counts_[images_[i]];
+    if (count == limit_) return false;
+    if (++count == limit_) --num_open_;
+    return true;
+  }
+
+ private:
+  const int64_t* images_;
+  int64_t limit_;
+  int64_t count_ = 0;
+  size_t num_open_;  // images that aren't full
+  std::unordered_map<int64_t, int64_t> counts_;
+};
+
+// Flags those of the boxes that a kept one suppresses.
+void compare_with_kept(const Candidates& candidates, const BoxList& boxes,
+                       std::vector<uint8_t>* suppressed) {
+  at::parallel_for(
+      0, static_cast<int64_t>(boxes.size()), kChunk,
+      [&](int64_t begin, int64_t end) {
+        find_rivals(candidates, boxes, begin, end, 0,
+                    [&](int32_t, int32_t worse) { (*suppressed)[worse] = 1; });
+      });
+}
+
+// Suppressions of the boxes by those that the grid holds from first on, ordered
+// by the suppressed box.
+std::vector<std::vector<Suppression>> find_suppressions(
+    const Candidates& candidates, const BoxList& boxes, int32_t first) {
+  const int64_t num_boxes = static_cast<int64_t>(boxes.size());
+  const int64_t num_chunks = (num_boxes + kChunk - 1) / kChunk;
+  std::vector<std::vector<Suppression>> found(num_chunks);
+  at::parallel_for(0, num_chunks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      find_rivals(candidates, boxes, chunk * kChunk,
+                  std::min(num_boxes, (chunk + 1) * kChunk), first,
+                  [&](int32_t better, int32_t worse) {
+                    found[chunk].push_back({better, worse});
+                  });
+    }
+  });
+  return found;
+}
+
+// Ranks of the boxes that are kept.
+BoxList keep_greedily(Candidates* candidates, Quota* quota) {
+  const auto& rects = candidates->rects;
+  BoxGrid& grid = candidates->grid;
+  const int32_t num_boxes = static_cast<int32_t>(rects.size());
+  std::vector<uint8_t> suppressed(num_boxes, 0);
+  BoxList kept, block;
+  int32_t step = kFirstStep;
+  bool most_survive = true;
+  for (int32_t first = 0; first < num_boxes && !quota->is_full();) {
+    const int32_t last = first + std::min(step, num_boxes - first);
+    block.clear();
+    for (int32_t i = first; i < last; ++i) {
+      if (rects[i].area > 0) block.push_back(i);
+    }
+    if (!most_survive) {
+      compare_with_kept(*candidates, block, &suppressed);
+      block.erase(std::remove_if(block.begin(), block.end(),
+                                 [&](int32_t i) { return suppressed[i]; }),
+                  block.end());
+    }
+    for (const int32_t i : block) grid.push(i);
+    const auto found =
+        find_suppressions(*candidates, block, most_survive ? 0 : first);
+    int64_t num_found = 0;
+    for (const auto& chunk : found) {
+      num_found += static_cast<int64_t>(chunk.size());
+      // All that might suppress the better box has come before.
+      for (const Suppression& pair : chunk) {
+        if (!suppressed[pair.better]) suppressed[pair.worse] = 1;
+      }
+    }
+    for (const int32_t i : block) {
+      if (suppressed[i]) grid.remove(i);
+    }
+    int32_t num_suppressed = 0;
+    for (int32_t i = first; i < last; ++i) {
+      num_suppressed += suppressed[i];
+      if (!suppressed[i] && quota->take(i)) kept.push_back(i);
+    }
+    most_survive = 2 * num_suppressed < last - first;
+    step = num_found <= kFewPairs * (last - first)
+               ? std::min(2 * step, kLargestStep)
+               : std::max(step / 2, kFirstStep);
+    first = last;
+  }
+  return kept;
 }
 
 at::Tensor nms_rotated_cpu(const at::Tensor& boxes, const at::Tensor& scores,
                            const std::optional<at::Tensor>& labels,
-                           double iou_threshold) {
-  check_nms(boxes, scores, labels);
-  const int64_t num_boxes = boxes.size(0);
+                           double iou_threshold,
+                           const std::optional<at::Tensor>& image_ids,
+                           std::optional<double> score_threshold,
+                           std::optional<int64_t> max_detections) {
+  check_nms(boxes, scores, labels, image_ids, max_detections);
+  const at::Tensor order = score_order(scores, score_threshold);
+  const int64_t num_boxes = order.size(0);
   if (num_boxes == 0) {
-    return at::empty({0}, boxes.options().dtype(at::kLong));
+    return order;
   }
-  const at::Tensor order =
-      at::argsort(scores, /*stable=*/true, /*dim=*/0, /*descending=*/true);
-  const at::Tensor sorted = boxes.index_select(0, order);
-  Candidates candidates = {std::vector<Rect<double>>(num_boxes), nullptr,
-                           iou_threshold};
-  at::Tensor sorted_labels;
-  if (labels.has_value()) {
-    sorted_labels = labels->index_select(0, order);
-    candidates.labels = sorted_labels.const_data_ptr<int64_t>();
-  }
-  AT_DISPATCH_FLOATING_TYPES(sorted.scalar_type(), "nms_rotated_cpu", [&] {
-    const scalar_t* data = sorted.const_data_ptr<scalar_t>();
-    for (int64_t i = 0; i < num_boxes; ++i) {
-      candidates.rects[i] = make_rect<double>(data + 5 * i);
-    }
-  });
+  const auto sorted = [&](const std::optional<at::Tensor>& values) {
+    return values.has_value() ? values->index_select(0, order) : at::Tensor();
+  };
+  const at::Tensor sorted_labels = sorted(labels);
+  const at::Tensor sorted_images = sorted(image_ids);
+  const auto data = [](const at::Tensor& values) {
+    return values.defined() ? values.const_data_ptr<int64_t>() : nullptr;
+  };
+  Candidates candidates(boxes.index_select(0, order), data(sorted_labels),
+                        data(sorted_images), iou_threshold);
+  Quota quota(max_detections.has_value() ? candidates.images : nullptr,
+              num_boxes, max_detections.value_or(num_boxes));
+  const BoxList kept = keep_greedily(&candidates, &quota);
 
-  const std::vector<uint8_t> suppressed = suppressed_flags(candidates);
-  const int64_t num_kept =
-      std::count(suppressed.begin(), suppressed.end(), uint8_t(0));
-  at::Tensor keep = at::empty({num_kept}, order.options());
-  int64_t* kept = keep.mutable_data_ptr<int64_t>();
+  at::Tensor keep =
+      at::empty({static_cast<int64_t>(kept.size())}, order.options());
+  int64_t* out = keep.mutable_data_ptr<int64_t>();
   const int64_t* original = order.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < num_boxes; ++i) {
-    if (!suppressed[i]) *kept++ = original[i];
-  }
+  for (size_t i = 0; i < kept.size(); ++i) out[i] = original[kept[i]];
   return keep;
 }
 

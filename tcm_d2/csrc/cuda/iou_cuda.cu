@@ -11,7 +11,7 @@
 #include <tuple>
 
 #include "../checks.h"
-#include "../rotated_geometry.h"
+#include "../rotated_gradient.h"
 
 namespace tcm_d2 {
 namespace {
@@ -33,7 +33,7 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ Rect<double> rows[kRowsPerBlock];
   const int64_t column =
       static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  Rect<double> rect2 = {0, 0, 0, 0, 0, 0, 0, 0};
+  Rect<double> rect2 = {};
   if (column < num_columns) {
     rect2 = make_rect<double>(boxes2 + 5 * column);
   }
@@ -80,9 +80,11 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
        i < num_pairs; i += step) {
-    overlap_grad(
+    const PairGrad<double> grads = overlap_grad(
         make_rect<double>(boxes1 + 5 * i), make_rect<double>(boxes2 + 5 * i),
-        static_cast<double>(grad_iou[i]), grad1 + 5 * i, grad2 + 5 * i);
+        static_cast<double>(grad_iou[i]));
+    store_grad(grads.first, grad1 + 5 * i);
+    store_grad(grads.second, grad2 + 5 * i);
   }
 }
 

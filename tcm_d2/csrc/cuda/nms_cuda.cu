@@ -9,6 +9,8 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include <algorithm>
+
 #include "../checks.h"
 #include "../rotated_geometry.h"
 
@@ -25,10 +27,12 @@ constexpr int64_t kMaxGridY = 65535;
 template <typename Scalar>
 __global__ void __launch_bounds__(kBits)
     suppression_mask_kernel(const Scalar* boxes, const int64_t* labels,
-                            int64_t num_boxes, int64_t num_words,
-                            double iou_threshold, Word* mask) {
+                            const int64_t* images, int64_t num_boxes,
+                            int64_t num_words, double iou_threshold,
+                            Word* mask) {
   __shared__ Rect<double> columns[kBits];
   __shared__ int64_t column_labels[kBits];
+  __shared__ int64_t column_images[kBits];
   const int64_t column_block = blockIdx.x;
   const int64_t first_column = column_block * kBits;
   const int64_t columns_left = num_boxes - first_column;
@@ -39,6 +43,8 @@ __global__ void __launch_bounds__(kBits)
         make_rect<double>(boxes + 5 * (first_column + threadIdx.x));
     column_labels[threadIdx.x] =
         labels == nullptr ? 0 : labels[first_column + threadIdx.x];
+    column_images[threadIdx.x] =
+        images == nullptr ? 0 : images[first_column + threadIdx.x];
   }
   __syncthreads();
   for (int64_t row_block = blockIdx.y; row_block <= column_block;
@@ -49,11 +55,12 @@ __global__ void __launch_bounds__(kBits)
     }
     const Rect<double> rect = make_rect<double>(boxes + 5 * row);
     const int64_t label = labels == nullptr ? 0 : labels[row];
+    const int64_t image = images == nullptr ? 0 : images[row];
     Word word = 0;
     // On the diagonal only boxes after this one.
     const int start = row_block == column_block ? threadIdx.x + 1 : 0;
     for (int k = start; k < count; ++k) {
-      if (column_labels[k] == label &&
+      if (column_labels[k] == label && column_images[k] == image &&
           overlap(rect, columns[k], false) > iou_threshold) {
         word |= Word(1) << k;
       }
@@ -101,24 +108,42 @@ __global__ void __launch_bounds__(kReduceThreads)
   }
 }
 
+// Of the boxes, best score first, those that are among the first of their
+// image.
+at::Tensor first_of_each_image(const at::Tensor& keep, const at::Tensor& images,
+                               int64_t max_detections) {
+  const auto [sorted, index] =
+      at::sort(images.index_select(0, keep), /*stable=*/true, /*dim=*/0,
+               /*descending=*/false);
+  const at::Tensor position = at::arange(keep.size(0), keep.options());
+  const at::Tensor rank = position - at::searchsorted(sorted, sorted);
+  const at::Tensor is_first = at::empty_like(rank, at::kBool);
+  is_first.index_put_({index}, rank < max_detections);
+  return keep.masked_select(is_first);
+}
+
 at::Tensor nms_rotated_cuda(const at::Tensor& boxes, const at::Tensor& scores,
                             const std::optional<at::Tensor>& labels,
-                            double iou_threshold) {
-  check_nms(boxes, scores, labels);
+                            double iou_threshold,
+                            const std::optional<at::Tensor>& image_ids,
+                            std::optional<double> score_threshold,
+                            std::optional<int64_t> max_detections) {
+  check_nms(boxes, scores, labels, image_ids, max_detections);
   const c10::cuda::CUDAGuard guard(boxes.device());
-  const int64_t num_boxes = boxes.size(0);
+  const at::Tensor order = score_order(scores, score_threshold);
+  const int64_t num_boxes = order.size(0);
   if (num_boxes == 0) {
-    return at::empty({0}, boxes.options().dtype(at::kLong));
+    return order;
   }
-  const at::Tensor order =
-      at::argsort(scores, /*stable=*/true, /*dim=*/0, /*descending=*/true);
   const at::Tensor sorted = boxes.index_select(0, order).contiguous();
-  at::Tensor sorted_labels;
-  const int64_t* label = nullptr;
-  if (labels.has_value()) {
-    sorted_labels = labels->index_select(0, order).contiguous();
-    label = sorted_labels.const_data_ptr<int64_t>();
-  }
+  const auto in_order = [&](const std::optional<at::Tensor>& values) {
+    return values.has_value() ? values->index_select(0, order) : at::Tensor();
+  };
+  const at::Tensor sorted_labels = in_order(labels);
+  const at::Tensor sorted_images = in_order(image_ids);
+  const auto data = [](const at::Tensor& values) {
+    return values.defined() ? values.const_data_ptr<int64_t>() : nullptr;
+  };
 
   const int64_t num_words = (num_boxes + kBits - 1) / kBits;
   const auto word_options = boxes.options().dtype(at::kLong);
@@ -132,8 +157,8 @@ at::Tensor nms_rotated_cuda(const at::Tensor& boxes, const at::Tensor& scores,
   const auto stream = c10::cuda::getCurrentCUDAStream();
   AT_DISPATCH_FLOATING_TYPES(sorted.scalar_type(), "nms_rotated_cuda", [&] {
     suppression_mask_kernel<scalar_t><<<grid, kBits, 0, stream>>>(
-        sorted.const_data_ptr<scalar_t>(), label, num_boxes, num_words,
-        iou_threshold, mask_words);
+        sorted.const_data_ptr<scalar_t>(), data(sorted_labels),
+        data(sorted_images), num_boxes, num_words, iou_threshold, mask_words);
   });
   C10_CUDA_KERNEL_LAUNCH_CHECK();
   greedy_reduce_kernel<<<1, kReduceThreads, 0, stream>>>(
@@ -141,7 +166,13 @@ at::Tensor nms_rotated_cuda(const at::Tensor& boxes, const at::Tensor& scores,
       reinterpret_cast<Word*>(removed.mutable_data_ptr<int64_t>()),
       keep.mutable_data_ptr<bool>());
   C10_CUDA_KERNEL_LAUNCH_CHECK();
-  return order.masked_select(keep);
+  const at::Tensor kept = order.masked_select(keep);
+  if (!max_detections.has_value()) {
+    return kept;
+  }
+  return image_ids.has_value()
+             ? first_of_each_image(kept, *image_ids, *max_detections)
+             : kept.narrow(0, 0, std::min(*max_detections, kept.size(0)));
 }
 
 }  // namespace

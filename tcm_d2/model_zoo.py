@@ -14,11 +14,15 @@ from detectron2.config import CfgNode
 from omegaconf import DictConfig
 from torch import nn
 
-from tcm_d2.checkpoint.load import SafeCheckpointer
+from tcm_d2.checkpoint.inference_file import inference_config
+from tcm_d2.checkpoint.load import SafeCheckpointer, load_weights
 from tcm_d2.config.lazy import SUFFIX as LAZY_SUFFIX
 from tcm_d2.config.lazy import load_lazy_config
 from tcm_d2.config.loader import load_config
 from tcm_d2.engine.doors import open_plan
+from tcm_d2.engine.from_yaml import plan_from_yaml
+from tcm_d2.engine.setup import usable_device
+from tcm_d2.weight_files.reading import read_weight_file
 
 _PACKAGE_DIR = Path(__file__).resolve().parent
 # In an installed package, and in a checkout.
@@ -73,7 +77,7 @@ def get(
     *,
     weights: str = "",
 ) -> nn.Module:
-    """Return a detector, in training mode as it is built.
+    """Return a detector, in training mode as it is built (weights for inference: in evaluation).
 
     Args:
         config_path: see `get_config_file`.
@@ -91,6 +95,27 @@ def get(
     if weights:
         SafeCheckpointer(model).load(weights)
     return model if device is None else model.to(torch.device(device))
+
+
+def get_from_file(path: str, device: str | None = None) -> nn.Module:
+    """Return the detector of a file that ``convert_checkpoint.py --for-inference`` has written.
+
+    It is in evaluation mode.
+
+    Args:
+        path: the file; it holds the configuration, too.
+        device: see `get`.
+
+    Raises:
+        ValueError: it holds no configuration, or is no weight file.
+        FileNotFoundError: it is missing.
+    """
+    file = read_weight_file(path)
+    cfg = inference_config(file, source=path)
+    cfg.MODEL.DEVICE = usable_device(cfg.MODEL.DEVICE if device is None else device)
+    model = plan_from_yaml(cfg).build_model(False)
+    load_weights(model, file.tensors, source=path, require_all_parameters=True)
+    return model.eval()
 
 
 def _config_dir() -> Path:

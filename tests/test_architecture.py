@@ -24,6 +24,7 @@ FLOORS = {
     "checkpoint": 3,
     "engine": 4,
     "inference": 4,
+    "report": 4,
 }
 # Modules directly below tcm_d2 are command lines or build helpers: nothing imports them but their
 # own kind and tools.

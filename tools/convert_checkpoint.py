@@ -5,10 +5,13 @@
   tools/convert_checkpoint.py --input epoch_12.pth --output tcm_fcos.pth
   tools/convert_checkpoint.py --input RN50.pt --output clip.safetensors \\
       --config-file configs/tcm_fcos.yaml MODEL.CLIP.POSITION_IMAGE_SIZE_PX 512
+  tools/convert_checkpoint.py --input model_final.pth --output tcm_fcos.safetensors \\
+      --config-file configs/tcm_fcos.yaml --for-inference
 
 The input is what MODEL.WEIGHTS takes, see docs/weights.md; nothing in it is run. With a
 configuration the tensors are also fitted to its model (positional embeddings resized), what does
-not fit is left out, and a file that fits nothing is refused.
+not fit is left out, and a file that fits nothing is refused. --for-inference writes the whole
+model with its text features as constants, without the text tower, and with the configuration.
 """
 
 from __future__ import annotations
@@ -26,9 +29,13 @@ from torch import Tensor
 import tcm_d2
 from tcm_d2.checkpoint.convert import convert_state_dict
 from tcm_d2.checkpoint.head_names import HEAD_TITLES, find_own_head_kind
-from tcm_d2.checkpoint.load import match_weights, write_atomically
+from tcm_d2.checkpoint.inference_file import inference_metadata
+from tcm_d2.checkpoint.load import load_weights, match_weights, write_atomically
 from tcm_d2.checkpoint.report import report_table, some_names, some_of
 from tcm_d2.engine.doors import open_plan
+from tcm_d2.engine.loop import EMA_KEY
+from tcm_d2.modeling.clip.text import decode_prompts
+from tcm_d2.modeling.meta_arch.one_stage import FIXED_TEXT_NAMES
 from tcm_d2.weight_files.description import describe_tensors, find_naming
 from tcm_d2.weight_files.reading import WeightFile, read_weight_file
 
@@ -36,9 +43,10 @@ SUFFIXES = (".pth", ".safetensors")
 
 
 class Converted(NamedTuple):
-    """Tensors to write, and the report to print."""
+    """Tensors to write, facts to store beside them, and the report to print."""
 
     tensors: dict[str, Tensor]
+    metadata: dict[str, str]
     report: str
 
 
@@ -52,11 +60,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--output", type=Path, metavar="FILE", help="to write: .pth or .safetensors")
     add("--config-file", metavar="FILE", help="check against its model; .yaml or .py")
     add("--inspect", action="store_true", help="say what the file is (and fits), write nothing")
+    add(
+        "--for-inference",
+        action="store_true",
+        help="text features as constants instead of the text tower; needs --config-file",
+    )
     add("--overwrite", action="store_true", help="replace an existing output")
     add("opts", nargs=argparse.REMAINDER, metavar="OVERRIDE", help="of the configuration")
     args = parser.parse_args(arguments)
     if args.inspect == (args.output is not None):
         parser.error("expected either --output FILE or --inspect")
+    if args.for_inference and not (args.config_file and args.output):
+        parser.error("--for-inference needs --config-file and --output")
     if args.opts and not args.config_file:
         parser.error(f"overrides need --config-file: {' '.join(args.opts)}")
     return args
@@ -72,13 +87,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(describe(args.input, file))
         if args.inspect and not args.config_file:
             return 0
-        if args.config_file:
+        if args.for_inference:
+            converted = convert_for_inference(file, args.input, args.config_file, args.opts)
+        elif args.config_file:
             converted = convert_for_model(file, args.input, args.config_file, args.opts)
         else:
             converted = convert_names(file, args.input)
         print(converted.report)
         if args.output is not None:
-            write(args.output, converted.tensors, args.input, file)
+            write(args.output, converted, args.input, file)
             print(f"{len(converted.tensors)} tensors written to {args.output}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -115,6 +132,9 @@ def describe(path: Path, file: WeightFile) -> str:
         outputs = converted.get("head.class_predictor.bias")
         num_outputs = "?" if outputs is None else len(outputs)
         lines.append(f"  head: rotated {HEAD_TITLES[kind]}, {num_outputs} class outputs per cell")
+    if all(name in file.tensors for name in FIXED_TEXT_NAMES):
+        prompts = decode_prompts(file.tensors[FIXED_TEXT_NAMES[1]])
+        lines.append(f"  for inference only: text features as constants of {', '.join(prompts)}")
     if file.is_torchscript:
         lines.append("  a TorchScript archive; its program was not run")
     if file.rest:
@@ -134,7 +154,31 @@ def convert_for_model(
     """
     model = open_plan(config_file, overrides).build_model(False)
     tensors, report = match_weights(model.state_dict(), file.tensors, source=str(path))
-    return Converted(tensors, report.as_table())
+    return Converted(tensors, {}, report.as_table())
+
+
+def convert_for_inference(
+    file: WeightFile, path: Path, config_file: str, overrides: Sequence[str]
+) -> Converted:
+    """Return a whole model's tensors with its text features as constants, and its configuration.
+
+    Raises:
+        FileNotFoundError, ValueError: the configuration cannot be used, parameters are missing, or
+            the prompts depend on the image.
+    """
+    plan = open_plan(config_file, overrides)
+    model = plan.build_model(False)
+    report = load_weights(model, file.tensors, source=str(path), require_all_parameters=True)
+    if plan.ema_decay and EMA_KEY in file.rest:
+        source = f"{path}, {EMA_KEY}"
+        report = load_weights(model, file.rest[EMA_KEY], source=source, require_all_parameters=True)
+    num_before = sum(parameter.numel() for parameter in model.parameters())
+    if plan.prompts is not None:
+        model.fix_text()
+    num_after = sum(parameter.numel() for parameter in model.parameters())
+    left_out = f"parameters left out: {num_before - num_after:,} of {num_before:,}"
+    metadata = inference_metadata(plan.text, plan.prompts or plan.classes)
+    return Converted(model.state_dict(), metadata, f"{report.as_table()}\n{left_out}")
 
 
 def convert_names(file: WeightFile, path: Path) -> Converted:
@@ -155,23 +199,24 @@ def convert_names(file: WeightFile, path: Path) -> Converted:
         ("unknown, left out", len(converted.unknown), some_names(converted.unknown)),
         ("dead, left out", len(converted.dead), some_names(converted.dead)),
     ]
-    return Converted(converted.state_dict, report_table(rows, converted.notes))
+    return Converted(converted.state_dict, {}, report_table(rows, converted.notes))
 
 
-def write(output: Path, tensors: dict[str, Tensor], source: Path, file: WeightFile) -> None:
+def write(output: Path, converted: Converted, source: Path, file: WeightFile) -> None:
     """Write tensors, floating point as float32, with a few facts on where they come from."""
     # A copy each: tensors of a file may share memory, which would be written once per tensor.
     copies = {
         name: (tensor.float() if tensor.is_floating_point() else tensor)
         .detach()
         .clone(memory_format=torch.contiguous_format)
-        for name, tensor in sorted(tensors.items())
+        for name, tensor in sorted(converted.tensors.items())
     }
     metadata = {
         "writer": f"tcm_d2 {tcm_d2.__version__}",
         "converted_from": find_naming(file.tensors),
         "source_file": source.name,
         "source_description": describe_tensors(file.tensors),
+        **converted.metadata,
     }
     if output.suffix == ".safetensors":
         content = to_safetensors(copies, metadata)

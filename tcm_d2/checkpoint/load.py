@@ -15,6 +15,11 @@ from torch import Tensor, nn
 from tcm_d2.checkpoint.convert import ConvertedStateDict, convert_state_dict
 from tcm_d2.checkpoint.fitting import COUNTER_SUFFIX, Fit, fit_tensors
 from tcm_d2.checkpoint.report import LoadReport, some_names, some_of
+from tcm_d2.modeling.meta_arch.one_stage import (
+    FIXED_TEXT_MESSAGE,
+    FIXED_TEXT_NAMES,
+    RotatedOneStageDetector,
+)
 from tcm_d2.weight_files.description import describe_tensors
 from tcm_d2.weight_files.reading import read_weight_file
 
@@ -24,20 +29,30 @@ logger = logging.getLogger(__name__)
 _CLIP_TEXT_PREFIXES = ("attention_pool.", "text_encoder.")
 
 
-def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> LoadReport:
+def load_weights(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    source: str,
+    require_all_parameters: bool = False,
+) -> LoadReport:
     """Copy tensors into ``model`` where name and shape agree, and log what became of each.
 
     Names of mmrotate's and CLIP's are translated first; `fit_tensors` says which shapes may
-    differ.
+    differ. Where the tensors hold text features instead of a text tower, the model drops its
+    tower, too, and is for inference only from then on.
 
     Args:
         model: changed in place.
         tensors: {name: tensor}.
         source: the file's name, for messages.
+        require_all_parameters: also refuse tensors that leave a parameter as it was.
 
     Raises:
-        ValueError: when no tensor fits, or the text tower is a shorter one.
+        ValueError: when no tensor fits, or the text tower is a shorter one, or the text features
+            are not this model's, or parameters are missing and required.
     """
+    _take_over_fixed_text(model, tensors, source)
     fitted, report = match_weights(model.state_dict(), tensors, source=source)
     model.load_state_dict(fitted, strict=False)
     logger.log(
@@ -47,7 +62,23 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str
         f" (names translated from {report.converted_from}'s)" if report.converted_from else "",
         report.as_table(),
     )
+    if require_all_parameters:
+        _require_all_parameters(model, report, source)
     return report
+
+
+def _take_over_fixed_text(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Make a detector one with fixed text, where the tensors are of such a one."""
+    if not isinstance(model, RotatedOneStageDetector):
+        return
+    fixed = [tensors[name] for name in FIXED_TEXT_NAMES if name in tensors]
+    try:
+        if len(fixed) == len(FIXED_TEXT_NAMES):
+            model.fix_text(*fixed)
+        elif model.has_fixed_text:
+            raise ValueError(f"{FIXED_TEXT_MESSAGE}; build it anew for other weights")
+    except ValueError as error:
+        raise ValueError(f"weights '{source}': {error}") from None
 
 
 def match_weights(
@@ -130,12 +161,15 @@ class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
             logger.info("no weights given: the model keeps those it was built with")
             return {}
         file = read_weight_file(path)
-        report = load_weights(self.model, file.tensors, source=str(path))
+        load_weights(
+            self.model,
+            file.tensors,
+            source=str(path),
+            require_all_parameters=require_all_parameters,
+        )
         if file.is_torchscript:
             _warn_of_plain_gelu(self.model, str(path))
         content = dict(file.rest)
-        if require_all_parameters:
-            _require_all_parameters(self.model, report, str(path))
         for key in self.checkpointables if checkpointables is None else checkpointables:
             if key not in content:
                 raise ValueError(

@@ -79,8 +79,14 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.TCM.PROMPT_TEMPLATE = "{label}"
     # N1: token ids kept per class, start and end token included.
     cfg.MODEL.TCM.TOKENS_PER_CLASS = 8
-    # Language prompt generator: "none" (as published for DOTA) or "image" (as in the CVPR paper).
+    # Language prompt generator: "none" (as published for DOTA), "image" (as in the CVPR paper) or
+    # "meta" (FastTCM: from a learnt query, so that class embeddings depend on weights only).
     cfg.MODEL.TCM.PROMPT_GENERATOR = "none"
+    # FastTCM's bimodal similarity matching: class embeddings are moved along each image's global
+    # token, after the text tower. Its C x C matrix starts as "identity", or with "ones" as in the
+    # published code.
+    cfg.MODEL.TCM.BIMODAL_MATCHING = False
+    cfg.MODEL.TCM.BIMODAL_MATCHING_INIT = "identity"
     # tau: the score map is cosine / tau.
     cfg.MODEL.TCM.TEMPERATURE = 0.07
     # Context decoders (visual prompt and text update).

@@ -47,6 +47,21 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
     return cfg
 
 
+def load_config_text(text: str, *, source: str) -> CfgNode:
+    """Return the defaults changed by YAML text without bases; see :func:`load_config`.
+
+    Args:
+        text: a YAML mapping.
+        source: where it is from, for messages.
+    """
+    tree = _parse_yaml(text, source)
+    if BASE_KEY in tree:
+        raise ValueError(f"{source}: {BASE_KEY}: expected a whole configuration without bases")
+    cfg = get_tcm_config()
+    _merge_tree(cfg, tree, source)
+    return cfg
+
+
 def merge_file(cfg: CfgNode, path: str | os.PathLike[str]) -> None:
     """Merge a YAML file, bases first, into ``cfg`` in place; see :func:`load_config`."""
     for source, tree in _read_with_bases(Path(path).expanduser(), ()):
@@ -104,21 +119,29 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(missing_file_message(path, (".yaml", ".yml")))
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a YAML file: {error}") from None
+    return _parse_yaml(text, str(path))
+
+
+def _parse_yaml(text: str, source: str) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(text)
     except yaml.constructor.ConstructorError as error:
         mark = error.problem_mark
-        where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
+        where = f"{source}:{mark.line + 1}" if mark is not None else source
         raise ValueError(
             f"{where}: refused: {error.problem}; only plain YAML values are read, because tags "
             "like !!python/object can run code"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file: {error}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source}: not a YAML file: {error}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ValueError(
-            f"{path}: expected a mapping of keys to values, got {type(tree).__name__}; is this a "
+            f"{source}: expected a mapping of keys to values, got {type(tree).__name__}; is this a "
             "configuration file?"
         )
     return tree

@@ -24,6 +24,7 @@ from tcm_d2.engine.ema import WeightAverage
 from tcm_d2.engine.experiment import Experiment
 from tcm_d2.engine.non_finite import NonFiniteGuard
 from tcm_d2.engine.trainer import ReportSkippedFiles, Trainer
+from tcm_d2.modeling.meta_arch.one_stage import FIXED_TEXT_MESSAGE
 
 logger = logging.getLogger(__name__)
 
@@ -213,6 +214,8 @@ def _load_start(
     if resume:
         logger.info("no checkpoint in %s to resume from: starting anew", checkpointer.save_dir)
     checkpointer.load(weights, checkpointables=[])
+    if getattr(checkpointer.model, "has_fixed_text", False):
+        raise ValueError(f"weights '{weights}': {FIXED_TEXT_MESSAGE}")
     return 0
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -109,7 +109,7 @@ def _read_content(path: Path, scripted: bool) -> Unpickled:
         raise ValueError(f"weights '{path}': truncated, its end is missing; {_advice(path)}")
     try:
         if path.suffix.lower() == ".safetensors":
-            return Unpickled(load_file(path, device="cpu"), {})
+            return Unpickled(_read_safetensors(path), {})
         if scripted:
             return Unpickled(read_torchscript_tensors(path), {})
         try:
@@ -132,6 +132,14 @@ def _read_content(path: Path, scripted: bool) -> Unpickled:
             f"weights '{path}': truncated, damaged or not a weight file ({_first_line(error)}); "
             f"{_advice(path)}"
         ) from None
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """Return {"model": tensors, "metadata": {name: text}}, the latter where there is any."""
+    tensors = load_file(path, device="cpu")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    return {"model": tensors, **({"metadata": metadata} if metadata else {})}
 
 
 def _is_archive_without_end(path: Path) -> bool:

@@ -22,6 +22,8 @@ def make_tcm(**changes: object) -> TCM:
         text_scale_init=1e-4,
         temperature=0.07,
         prompt_generator="none",
+        bimodal_matching=False,
+        bimodal_matching_init="identity",
     )
     return TCM(**{**settings, **changes})
 
@@ -79,29 +81,79 @@ def test_text_update_does_not_see_the_visual_prompt() -> None:
     assert not torch.allclose(after.dense_NCHW, before.dense_NCHW)
 
 
-@pytest.mark.parametrize("prompt_generator", ["none", "image"])
-def test_gradient_reaches_every_parameter(prompt_generator: str) -> None:
-    towers, tcm = small_towers(), make_tcm(prompt_generator=prompt_generator)
+@pytest.mark.parametrize("prompt_generator", ["none", "image", "meta"])
+@pytest.mark.parametrize("bimodal", ["", "identity", "ones"])
+def test_gradient_reaches_every_parameter(prompt_generator: str, bimodal: str) -> None:
+    towers, tcm = (
+        small_towers(),
+        make_tcm(
+            prompt_generator=prompt_generator,
+            bimodal_matching=bool(bimodal),
+            bimodal_matching_init=bimodal or "identity",
+        ),
+    )
     assert towers.num_context == NUM_CONTEXT and towers.text_width == TOKEN_WIDTH
     assert towers.embed_dim == JOINT_WIDTH
     randomize(tcm)
     tokens = towers.attention_pool(torch.randn(2, 256, 3, 5))
-    prompt = None if tcm.prompt_generator is None else tcm.prompt_generator(tokens.global_NC)
-    text = towers.text(tcm.context, prompt)
+    text = tcm.prepare_text(towers.text(tcm.context, tcm.text_prompt(tokens.global_NC)))
+    if prompt_generator == "meta":
+        assert text.shape[0] == 1
+        text = text.squeeze(0)
     tcm(tokens.global_NC, tokens.dense_NCHW, text).score_map_NKHW.pow(2).sum().backward()
     assert_every_parameter_gets_gradient(tcm)
     assert_every_parameter_gets_gradient(towers.attention_pool, zero_ok="k_proj.bias")
 
 
-def test_prompt_generator_exists_only_when_used() -> None:
-    assert not any("prompt_generator" in name for name in make_tcm().state_dict())
-    with_generator = make_tcm(prompt_generator="image")
-    assert with_generator.prompt_generator(torch.randn(2, JOINT_WIDTH)).shape == (2, TOKEN_WIDTH)
+def test_prompt_parts_exist_only_when_used() -> None:
+    def own_names(**changes: object) -> set[str]:
+        names = {name.split(".")[0] for name in make_tcm(**changes).state_dict()}
+        return (
+            names
+            - {"context", "text_scale", "visual_scale"}
+            - {
+                "visual_decoder",
+                "text_decoder",
+            }
+        )
+
+    assert own_names() == set()
+    assert own_names(prompt_generator="image") == {"prompt_generator"}
+    assert own_names(prompt_generator="meta") == {"prompt_generator", "meta_query"}
+    assert own_names(bimodal_matching=True) == {"bimodal_matching"}
+
+
+def test_prompts() -> None:
+    tokens = torch.randn(2, JOINT_WIDTH)
+    assert make_tcm().text_prompt(tokens) is None
+    assert make_tcm(prompt_generator="image").text_prompt(tokens).shape == (2, TOKEN_WIDTH)
+    meta = make_tcm(prompt_generator="meta")
+    assert torch.equal(meta.text_prompt(tokens), meta.text_prompt(None))
+    assert meta.text_prompt(None).shape == (1, TOKEN_WIDTH)
+    assert meta.meta_query.shape == (JOINT_WIDTH,) and meta.meta_query.abs().max() > 0
+
+
+def test_text_is_normalised_for_bimodal_matching_only() -> None:
+    text = torch.randn(NUM_CLASSES, JOINT_WIDTH)
+    assert make_tcm().prepare_text(text) is text
+    lengths = make_tcm(bimodal_matching=True).prepare_text(text).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones(NUM_CLASSES))
+
+
+def test_bimodal_matching_moves_the_text_before_everything_else() -> None:
+    tcm, (global_NC, dense, text) = make_tcm(bimodal_matching=True).eval(), make_inputs()
+    plain = make_tcm().eval()
+    plain.load_state_dict(tcm.state_dict(), strict=False)
+    unit = tcm.prepare_text(text)
+    moved = tcm.bimodal_matching(unit, global_NC)
+    expected = plain(global_NC, dense, moved)
+    for ours, theirs in zip(tcm(global_NC, dense, unit), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_only_decoder_norms_have_norm_in_their_names() -> None:
     """The optimizer leaves weight decay out by this word."""
-    modules = [*small_towers()[:3], make_tcm(prompt_generator="image")]
+    modules = [*small_towers()[:3], make_tcm(prompt_generator="meta", bimodal_matching=True)]
     names = [n for module in modules for n, _ in module.named_parameters()]
     normed = {n.split(".")[-2] for n in names if "norm" in n}
     assert normed == {"norm1", "norm2", "norm3"}
@@ -116,7 +168,11 @@ def test_eval_is_deterministic() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompt_generator": "meta"}, "expected one of none, image, got 'meta'"),
+        ({"prompt_generator": "text"}, "expected one of none, image, meta, got 'text'"),
+        (
+            {"bimodal_matching": True, "bimodal_matching_init": "zeros"},
+            "expected one of identity, ones, got 'zeros'",
+        ),
         ({"temperature": 0.0}, "temperature: expected a positive number, got 0.0"),
     ],
 )

@@ -39,6 +39,8 @@ model = L(build_detector)(
         text_scale_init=1e-4,
         temperature=0.07,
         prompt_generator="none",
+        bimodal_matching=False,
+        bimodal_matching_init="identity",
     ),
     fpn=L(FPNConfig)(out_channels=256, extra_levels_from="output", relu_before_extra=True),
     pixel_mean=[122.7709383, 116.7460125, 104.09373615],

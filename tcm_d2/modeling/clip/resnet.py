@@ -5,10 +5,13 @@ Shape letters: N images, H x W the input size in pixels, w the tower's width (64
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
+from tcm_d2.modeling.clip.folding import FoldedConvolutions
 from tcm_d2.modeling.clip.sync_norm import SyncBatchNorm2d
 
 NORMS = ("BN", "FrozenBN", "SyncBN")
@@ -21,6 +24,9 @@ class CLIPResNet(nn.Module):
 
     Every stride is an average pool before a stride-1 convolution (Radford et al. 2021, section
     2.4). Parameters keep CLIP's names (``conv1.weight`` .. ``layer4.2.bn3.bias``).
+
+    In evaluation without gradients each BatchNorm is folded into its convolution, and maps are
+    channels-last where that is faster: on the CPU, and on CUDA in half precision.
 
     Attributes:
         out_channels: channels of each output by name.
@@ -57,6 +63,7 @@ class CLIPResNet(nn.Module):
             FrozenBatchNorm2d.convert_frozen_batchnorm(self)
         elif norm == "SyncBN":
             SyncBatchNorm2d.replace_in(self)
+        self._folded = FoldedConvolutions()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the output of each stage.
@@ -68,12 +75,46 @@ class CLIPResNet(nn.Module):
         Returns:
             "res2" .. "res5": (N, 4w .. 32w, H/4 .. H/32, W/4 .. W/32).
         """
-        x = self.act1(self.bn1(self.conv1(images)))
-        x = self.act2(self.bn2(self.conv2(x)))
-        x = self.avgpool(self.act3(self.bn3(self.conv3(x))))
+        folds = not self.training and not torch.is_grad_enabled()
+        x = self._fold_stem(_in_fast_layout(images)) if folds else self._stem(images)
         features = {}
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
         for name, stage in zip(STRIDES_PX, stages, strict=True):
-            x = stage(x)
+            for block in stage:
+                x = self._fold_block(block, x) if folds else block(x)
             features[name] = x
         return features
+
+    def train(self, mode: bool = True) -> CLIPResNet:
+        """Set the mode as ``nn.Module.train`` does, and forget the folded convolutions."""
+        self._folded.clear()
+        return super().train(mode)
+
+    def _stem(self, images: Tensor) -> Tensor:
+        x = self.act1(self.bn1(self.conv1(images)))
+        x = self.act2(self.bn2(self.conv2(x)))
+        return self.avgpool(self.act3(self.bn3(self.conv3(x))))
+
+    def _fold_stem(self, images: Tensor) -> Tensor:
+        x = F.relu_(self._folded(self.conv1, self.bn1, images))
+        x = F.relu_(self._folded(self.conv2, self.bn2, x))
+        return self.avgpool(F.relu_(self._folded(self.conv3, self.bn3, x)))
+
+    def _fold_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        """Return what ``block``, open_clip's bottleneck, makes of ``x``."""
+        out = F.relu_(self._folded(block.conv1, block.bn1, x))
+        out = F.relu_(self._folded(block.conv2, block.bn2, out))
+        out = self._folded(block.conv3, block.bn3, block.avgpool(out))
+        if block.downsample is not None:
+            pool, conv, norm = block.downsample
+            x = self._folded(conv, norm, pool(x))
+        return F.relu_(out.add_(x))
+
+
+def _in_fast_layout(images: Tensor) -> Tensor:
+    on_cpu = images.device.type == "cpu"
+    # cuDNN has no tensor cores for float32 without TF32, and then prefers the other layout.
+    halves = torch.is_autocast_enabled(images.device.type) or images.element_size() < 4
+    if on_cpu or halves:
+        return images.contiguous(memory_format=torch.channels_last)
+    return images

@@ -45,6 +45,28 @@ class PromptedTextEncoder(nn.Module):
         self.register_buffer("class_token_ids", class_token_ids, persistent=False)
         self.register_buffer("causal_mask", clip.attn_mask.clone(), persistent=False)
 
+    def set_prompts(self, prompts: Sequence[str]) -> None:
+        """Give the classes other texts, as many as before.
+
+        Args:
+            prompts: one text per class.
+
+        Raises:
+            ValueError: there are more or fewer, or see ``tokenize_prompts``.
+        """
+        num_classes, tokens_per_class = self.class_token_ids.shape
+        if len(prompts) != num_classes:
+            raise ValueError(
+                f"class names: expected {num_classes}, got {len(prompts)}; names can be changed, "
+                "their number cannot: the head's class convolution has that many outputs, and the "
+                "pyramid takes that many channels of score map"
+            )
+        self.class_token_ids = tokenize_prompts(
+            prompts,
+            tokens_per_class=tokens_per_class,
+            vocab_size=self.token_embedding.num_embeddings,
+        ).to(self.class_token_ids.device)
+
     @property
     def num_context(self) -> int:
         """N2: how many context vectors fill the sequence."""
@@ -76,6 +98,27 @@ class PromptedTextEncoder(nn.Module):
         # The final layer norm is per position: only the one position needed is normalised.
         x = x[torch.arange(len(x), device=x.device), end_index]
         return self.ln_final(x) @ self.text_projection
+
+
+class FixedText(nn.Module):
+    """Class embeddings that were computed once, in the place of the tower that made them.
+
+    Attributes:
+        features: (K, C), in the state dict.
+        class_token_ids: int64 (K, N1), in the state dict: what the classes are called.
+    """
+
+    features: Tensor
+    class_token_ids: Tensor
+
+    def __init__(self, features: Tensor, class_token_ids: Tensor) -> None:
+        """Args:
+        features: (K, C), as TCM takes them.
+        class_token_ids: int64 (K, N1), from ``tokenize_prompts``.
+        """
+        super().__init__()
+        self.register_buffer("features", features.detach().clone())
+        self.register_buffer("class_token_ids", class_token_ids.detach().clone())
 
 
 def format_prompts(class_names: Sequence[str], template: str) -> list[str]:
@@ -122,8 +165,8 @@ def tokenize_prompts(prompts: Sequence[str], *, tokens_per_class: int, vocab_siz
         if num_tokens > tokens_per_class:
             raise ValueError(
                 f"class prompt {prompt!r}: needs {num_tokens} tokens (start and end included), got "
-                f"room for {tokens_per_class}; raise MODEL.TCM.TOKENS_PER_CLASS to {num_tokens} or "
-                "more, or shorten the name"
+                f"room for {tokens_per_class}; shorten the name, or before training raise "
+                f"MODEL.TCM.TOKENS_PER_CLASS to {num_tokens} or more"
             )
     if tokenizer.eot_token_id >= vocab_size:
         raise ValueError(
@@ -131,3 +174,23 @@ def tokenize_prompts(prompts: Sequence[str], *, tokens_per_class: int, vocab_siz
             f"{vocab_size}; set MODEL.CLIP.VOCAB_SIZE"
         )
     return tokenizer(list(prompts), context_length=tokens_per_class)
+
+
+def decode_prompts(class_token_ids: Tensor) -> list[str]:
+    """Return the text of each class, as the tokenizer normalises it (in lower case).
+
+    Args:
+        class_token_ids: int64 (K, N1), from ``tokenize_prompts``.
+
+    Raises:
+        ValueError: these are no token ids.
+    """
+    tokenizer = _load_tokenizer()
+    rows = class_token_ids.tolist()
+    if not all(row and 0 <= min(row) and max(row) <= tokenizer.eot_token_id for row in rows):
+        raise ValueError(
+            f"class token ids: expected (K, N1) of 0 to {tokenizer.eot_token_id}, got shape "
+            f"{tuple(class_token_ids.shape)} with other numbers; is the file damaged?"
+        )
+    # Start of text comes first; end of text has the highest id.
+    return [tokenizer.decode(row[1 : row.index(max(row))]).strip() for row in rows]

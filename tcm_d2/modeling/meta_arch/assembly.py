@@ -31,7 +31,10 @@ class TCMConfig:
         visual_scale_init: initial value of the visual prompt's scale s.
         text_scale_init: initial value of the text update's scale gamma.
         temperature: tau; the score map is cosine / tau.
-        prompt_generator: "none" (as published for DOTA) or "image" (as in the CVPR paper).
+        prompt_generator: "none" (as published for DOTA), "image" (as in the CVPR paper) or "meta"
+            (FastTCM).
+        bimodal_matching: move class embeddings along each image's global token (FastTCM).
+        bimodal_matching_init: start of its matrix, "identity" or "ones".
     """
 
     decoder_width: int
@@ -42,6 +45,8 @@ class TCMConfig:
     text_scale_init: float
     temperature: float
     prompt_generator: str
+    bimodal_matching: bool
+    bimodal_matching_init: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +135,8 @@ def assemble_parts(
             text_scale_init=tcm.text_scale_init,
             temperature=tcm.temperature,
             prompt_generator=tcm.prompt_generator,
+            bimodal_matching=tcm.bimodal_matching,
+            bimodal_matching_init=tcm.bimodal_matching_init,
         )
     neck = RotatedFPN(
         in_channels=in_channels,

@@ -103,6 +103,8 @@ def tcm_config(cfg: CfgNode) -> TCMConfig:
         text_scale_init=tcm.TEXT_SCALE_INIT,
         temperature=tcm.TEMPERATURE,
         prompt_generator=tcm.PROMPT_GENERATOR,
+        bimodal_matching=tcm.BIMODAL_MATCHING,
+        bimodal_matching_init=tcm.BIMODAL_MATCHING_INIT,
     )
 
 

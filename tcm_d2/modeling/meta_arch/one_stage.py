@@ -5,6 +5,7 @@ Shape letters: N images, C joint width of CLIP, K classes, H x W the stride-32 g
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,11 +13,19 @@ import torch.nn.functional as F
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
+from tcm_d2.modeling.clip.text import FixedText, decode_prompts, format_prompts
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.tcm.matching import join_score_map, score_map_loss
+from tcm_d2.structures.kept_tensor import KeptTensor
 
 # The image tower's coarsest stride; inputs are padded to a multiple of it.
 SIZE_DIVISIBILITY_PX = 32
+# Where the state dict holds the constants of `RotatedOneStageDetector.fix_text`.
+FIXED_TEXT_NAMES = ("text_encoder.features", "text_encoder.class_token_ids")
+FIXED_TEXT_MESSAGE = (
+    "this model holds its text features as constants and has no text tower: it is made for "
+    "inference; train from the checkpoint that it was made from"
+)
 
 
 class RotatedOneStageDetector(nn.Module):
@@ -60,6 +69,7 @@ class RotatedOneStageDetector(nn.Module):
             raise ValueError(
                 "attention_pool, text_encoder and tcm: expected all three or none of them"
             )
+        self._kept_text = KeptTensor()
         self.backbone = backbone
         self.attention_pool = attention_pool
         self.text_encoder = text_encoder
@@ -72,8 +82,6 @@ class RotatedOneStageDetector(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
         if channels_last:
             self.to(memory_format=torch.channels_last)
-        # Text features of the last evaluation and the weights they were computed from.
-        self._text_cache: tuple[tuple[Any, ...], Tensor] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +101,12 @@ class RotatedOneStageDetector(nn.Module):
             In training a dict of scalar losses; else a list of ``{"instances": Instances}`` with
             ``pred_boxes``, ``scores``, ``pred_classes``, by descending score. Boxes may reach over
             the image's border.
+
+        Raises:
+            ValueError: in training, when the text is fixed.
         """
+        if self.training and self.has_fixed_text:
+            raise ValueError(FIXED_TEXT_MESSAGE)
         images = self.preprocess_images(batched_inputs)
         pyramid, score_map_NKHW = self.features(images.tensor)
         output = self.head(pyramid)
@@ -130,36 +143,151 @@ class RotatedOneStageDetector(nn.Module):
         Args:
             images: (N, 3, H, W) normalised; H and W multiples of 32.
         """
+        text = None
+        if self.tcm is not None and not self.tcm.text_needs_image:
+            text = self.class_embeddings()
+        return self.features_with_text(images, text)
+
+    def features_with_text(
+        self, images: Tensor, text: Tensor | None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Return what `features` does, from class embeddings that are given.
+
+        Nothing is kept or looked up on the way: this is what can be compiled and exported.
+
+        Args:
+            images: see `features`.
+            text: (K, C) from `class_embeddings`; None where the prompts depend on the images, and
+                without TCM.
+        """
         features = self.backbone(images)
         score_map_NKHW = None
         if self.tcm is not None:
             tokens = self.attention_pool(features["res5"])
-            text = self._text_features(tokens.global_NC)
+            if text is None:
+                prompt = self.tcm.text_prompt(tokens.global_NC)
+                text = self.tcm.prepare_text(self.text_encoder(self.tcm.context, prompt))
             score_map_NKHW = self.tcm(tokens.global_NC, tokens.dense_NCHW, text).score_map_NKHW
             features["res5"] = join_score_map(features["res5"], score_map_NKHW)
         return self.neck(features), score_map_NKHW
 
-    def _text_features(self, global_NC: Tensor) -> Tensor:
-        """Return class embeddings (K, C), or (N, K, C) where the prompt depends on the image.
+    def class_embeddings(self) -> Tensor:
+        """Return the class embeddings (K, C) as TCM takes them, which depend on weights only.
 
-        Those that depend on weights only are computed once and kept until a weight changes.
+        In evaluation without gradients they are computed once and kept until a weight changes; see
+        `KeptTensor` for the changes that are noticed.
+
+        Raises:
+            ValueError: there is no text, or the prompts depend on the image.
         """
-        if self.tcm.prompt_generator is not None:
-            return self.text_encoder(self.tcm.context, self.tcm.prompt_generator(global_NC))
+        self._check_text_is_the_same_for_all_images()
+        if self.has_fixed_text:
+            return self.text_encoder.features
         if self.training or torch.is_grad_enabled():
-            return self.text_encoder(self.tcm.context, None)
-        sources = [self.tcm.context, *self.text_encoder.parameters(), *self.text_encoder.buffers()]
-        # In-place writes (optimizers, loading) raise _version; moves change data_ptr.
-        autocast = torch.is_autocast_enabled(global_NC.device.type)
-        state = (autocast, *((s.data_ptr(), s._version, s.dtype) for s in sources))
-        if self._text_cache is None or self._text_cache[0] != state:
-            self._text_cache = (state, self.text_encoder(self.tcm.context, None))
-        return self._text_cache[1]
+            return self._encode_text()
+        encoder = self.text_encoder
+        own = [self.tcm.context, self.tcm.meta_query]
+        sources = [tensor for tensor in own if tensor is not None]
+        if self.tcm.prompt_generator is not None:
+            sources += self.tcm.prompt_generator.parameters()
+        return self._kept_text.get(
+            [*sources, *encoder.parameters(), *encoder.buffers()], self._encode_text
+        )
+
+    def _encode_text(self) -> Tensor:
+        """Run the text tower for prompts that do not depend on an image: (K, C)."""
+        prompt = self.tcm.text_prompt(None)
+        text = self.text_encoder(self.tcm.context, prompt)
+        return self.tcm.prepare_text(text if prompt is None else text.squeeze(0))
+
+    def _check_text_is_the_same_for_all_images(self) -> None:
+        if self.tcm is None:
+            raise ValueError(
+                "class embeddings: this detector has none (MODEL.TCM.ENABLED is False)"
+            )
+        if self.tcm.text_needs_image:
+            raise ValueError(
+                "class embeddings: with MODEL.TCM.PROMPT_GENERATOR 'image' they differ from image "
+                "to image, so that they cannot be kept or fixed and the text tower is needed; "
+                "train with 'meta' or 'none'"
+            )
+
+    def set_class_names(self, class_names: Sequence[str], *, template: str) -> None:
+        """Let the text tower read other names for the classes, in the order of the outputs.
+
+        Args:
+            class_names: as many as the head has classes.
+            template: text around a name, see ``format_prompts``; the one of the training, usually.
+
+        Raises:
+            ValueError: the model has no text tower, or the names differ in number or do not fit.
+        """
+        if self.tcm is None:
+            raise ValueError(
+                "class names: this detector has no text (MODEL.TCM.ENABLED is False), so that "
+                "names cannot change what it finds"
+            )
+        if self.has_fixed_text:
+            raise ValueError(
+                "class names: this model holds the text features of its classes as constants and "
+                "has no text tower to read others; use the checkpoint that it was made from"
+            )
+        self.text_encoder.set_prompts(format_prompts(class_names, template))
+
+    @property
+    def has_fixed_text(self) -> bool:
+        """Whether class embeddings are constants: the model then has no text tower."""
+        return isinstance(self.text_encoder, FixedText)
+
+    @torch.no_grad()
+    def fix_text(
+        self, features: Tensor | None = None, class_token_ids: Tensor | None = None
+    ) -> None:
+        """Hold the class embeddings as constants and drop the text tower: for inference only.
+
+        The model is in evaluation mode afterwards.
+
+        Args:
+            features: (K, C) to hold, as a state dict has them; None takes this model's own.
+            class_token_ids: int64 (K, N1), of which classes they are; goes with ``features``.
+
+        Raises:
+            ValueError: there is no text, prompts depend on the image, or the features are of
+                another shape or of other classes.
+        """
+        self._check_text_is_the_same_for_all_images()
+        self.eval()
+        own_ids = self.text_encoder.class_token_ids
+        if features is None or class_token_ids is None:
+            features, class_token_ids = self.class_embeddings(), own_ids
+        shape = (self.head.num_classes, len(self.tcm.text_scale))
+        if tuple(features.shape) != shape:
+            raise ValueError(
+                f"fixed text: expected features of {shape[0]} classes and width {shape[1]}, got "
+                f"shape {tuple(features.shape)}; is the configuration the one it was trained with?"
+            )
+        names, own_names = decode_prompts(class_token_ids), decode_prompts(own_ids)
+        if names != own_names:
+            raise ValueError(
+                f"class prompts: the text features are constants, made for {', '.join(names)}, and "
+                f"cannot become those of {', '.join(own_names)}; set MODEL.TCM.CLASS_NAMES and "
+                "PROMPT_TEMPLATE to the former, or use the checkpoint that they were made from"
+            )
+        self.tcm.drop_text_parts()
+        self.text_encoder = FixedText(features.to(self.pixel_mean), class_token_ids)
+        self.text_encoder.to(self.device).eval()
+        self._kept_text.forget()
 
     def train(self, mode: bool = True) -> RotatedOneStageDetector:
-        """Set the mode as ``nn.Module.train`` does, and forget the kept text features."""
-        self._text_cache = None
+        """Set the mode as ``nn.Module.train`` does, and forget the kept class embeddings."""
+        self._kept_text.forget()
         return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Move or cast as ``nn.Module`` does, and forget the kept class embeddings."""
+        result = super()._apply(fn, recurse)
+        self._kept_text.forget()
+        return result
 
     def _stack_class_masks(
         self, batched_inputs: list[dict[str, Any]], padded_hw: tuple[int, int]

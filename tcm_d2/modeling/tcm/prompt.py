@@ -1,6 +1,6 @@
-"""Language prompt generator: an image's global token as a prompt for the text tower.
+"""Language prompt generator: a token of the joint space as a prompt for the text tower.
 
-Shape letters: B images, C joint width, D token width of the text tower.
+Shape letters: B prompts, C joint width, D token width of the text tower.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 class LanguagePromptGenerator(nn.Module):
     """LayerNorm - Linear - ReLU - LayerNorm - Linear, from the joint space to token width.
 
-    TCM (arXiv 2302.14338, section 3.2, eq. 5).
+    TCM (arXiv 2302.14338, section 3.2, eq. 5) feeds it global tokens, FastTCM (arXiv 2308.10408) a
+    learnt query.
     """
 
     def __init__(self, *, joint_width: int, token_width: int) -> None:
@@ -28,6 +29,6 @@ class LanguagePromptGenerator(nn.Module):
             nn.Linear(joint_width, token_width),
         )
 
-    def forward(self, global_NC: Tensor) -> Tensor:
-        """Return the prompt (B, D) of each image from its global token (B, C)."""
-        return self.prompt_proj(global_NC)
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return a prompt (B, D) for each token (B, C)."""
+        return self.prompt_proj(tokens)

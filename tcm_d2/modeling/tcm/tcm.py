@@ -9,14 +9,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tcm_d2.modeling.tcm.bimodal import BimodalMatching
 from tcm_d2.modeling.tcm.context_decoder import ContextDecoder
 from tcm_d2.modeling.tcm.matching import score_map
 from tcm_d2.modeling.tcm.prompt import LanguagePromptGenerator
 
-PROMPT_GENERATORS = ("none", "image")
-# Deviation of the context's truncated-normal start.
+PROMPT_GENERATORS = ("none", "image", "meta")
+# Deviation of the truncated-normal start of the context and of the meta query.
 CONTEXT_INIT_STD = 1.0
 
 
@@ -38,19 +40,27 @@ class TCM(nn.Module):
     """Visual prompt, text update and instance-language matching (arXiv 2302.14338, section 3).
 
     It owns what is learnt on the text side, too: the context and, where asked for, the language
-    prompt generator. The caller runs the text tower with them.
+    prompt generator with its meta query. The caller runs the text tower with them.
+
+    FastTCM (arXiv 2308.10408) is "meta" with bimodal matching: class embeddings then depend on
+    weights only, and see the image after the text tower instead of before it.
 
     Deliberate difference from the published code: that builds the prompt generator and bypasses
     it; with "none" there is none.
 
     Attributes:
-        context: (N2, D), shared by all classes.
+        context: (N2, D), shared by all classes; None once the text is fixed.
         visual_scale: () weight of the visual prompt (s).
         text_scale: (C,) weight of the text update (gamma).
-        prompt_generator: global tokens -> prompts of the text tower, or None.
+        prompt_generator: tokens of the joint space -> prompts of the text tower, or None.
+        meta_query: (C,) what the prompt generator gets in place of global tokens, or None.
+        bimodal_matching: class embeddings and global tokens -> embeddings per image, or None.
     """
 
+    context: nn.Parameter | None
     prompt_generator: LanguagePromptGenerator | None
+    meta_query: nn.Parameter | None
+    bimodal_matching: BimodalMatching | None
 
     def __init__(
         self,
@@ -66,6 +76,8 @@ class TCM(nn.Module):
         text_scale_init: float,
         temperature: float,
         prompt_generator: str,
+        bimodal_matching: bool,
+        bimodal_matching_init: str,
     ) -> None:
         """Args:
         joint_width: C.
@@ -78,10 +90,14 @@ class TCM(nn.Module):
         visual_scale_init: start of ``visual_scale``.
         text_scale_init: start of every entry of ``text_scale``.
         temperature: tau of the score map.
-        prompt_generator: "none" or "image".
+        prompt_generator: "none", "image" (a prompt from each image's global token) or "meta" (one
+            from a learnt query).
+        bimodal_matching: move class embeddings along each image's global token.
+        bimodal_matching_init: start of its matrix, "identity" or "ones".
 
         Raises:
-            ValueError: ``prompt_generator`` is neither, or ``temperature`` is not positive.
+            ValueError: ``prompt_generator`` or ``bimodal_matching_init`` is none of these, or
+                ``temperature`` is not positive.
         """
         super().__init__()
         if prompt_generator not in PROMPT_GENERATORS:
@@ -106,11 +122,48 @@ class TCM(nn.Module):
             )
             for _ in range(2)
         )
-        self.prompt_generator = None
-        if prompt_generator == "image":
+        self.prompt_generator, self.meta_query, self.bimodal_matching = None, None, None
+        if prompt_generator != "none":
             self.prompt_generator = LanguagePromptGenerator(
                 joint_width=joint_width, token_width=token_width
             )
+        if prompt_generator == "meta":
+            self.meta_query = nn.Parameter(torch.empty(joint_width))
+            nn.init.trunc_normal_(self.meta_query, std=CONTEXT_INIT_STD)
+        if bimodal_matching:
+            self.bimodal_matching = BimodalMatching(
+                joint_width=joint_width, init=bimodal_matching_init
+            )
+
+    @property
+    def text_needs_image(self) -> bool:
+        """Whether the prompts of the text tower depend on the image."""
+        return self.prompt_generator is not None and self.meta_query is None
+
+    def text_prompt(self, global_NC: Tensor | None) -> Tensor | None:
+        """Return the prompts (B, D) that the text tower adds to its tokens; None for no prompt.
+
+        Args:
+            global_NC: global tokens (N, C), for B = N prompts; not read, and B = 1, where
+                `text_needs_image` is False.
+        """
+        if self.prompt_generator is None:
+            return None
+        source = global_NC if self.meta_query is None else self.meta_query[None]
+        return self.prompt_generator(source)
+
+    def prepare_text(self, text: Tensor) -> Tensor:
+        """Return the text tower's class embeddings as `forward` takes them.
+
+        Args:
+            text: (K, C) or (N, K, C).
+        """
+        return text if self.bimodal_matching is None else F.normalize(text, dim=-1)
+
+    def drop_text_parts(self) -> None:
+        """Remove what only serves to make class embeddings: for a model that has them fixed."""
+        assert not self.text_needs_image
+        self.context = self.prompt_generator = self.meta_query = None
 
     def forward(self, global_NC: Tensor, dense_NCHW: Tensor, text: Tensor) -> TCMOutput:
         """Match every place of the images with every class.
@@ -118,8 +171,10 @@ class TCM(nn.Module):
         Args:
             global_NC: global tokens (N, C).
             dense_NCHW: dense tokens (N, C, H, W).
-            text: class embeddings, (K, C) for all images alike or (N, K, C).
+            text: class embeddings from `prepare_text`, (K, C) for all images alike or (N, K, C).
         """
+        if self.bimodal_matching is not None:
+            text = self.bimodal_matching(text, global_NC)
         text_NKC = text.expand(len(global_NC), -1, -1)
         dense_NLC = dense_NCHW.flatten(2).transpose(1, 2)  # (N, HW, C)
         memory = torch.cat([global_NC[:, None], dense_NLC], dim=1)  # (N, 1 + HW, C)

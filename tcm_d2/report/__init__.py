@@ -1,0 +1,1 @@
+"""A page that shows an evaluation: one HTML file that needs nothing else."""

@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Write an evaluation as one HTML page: AP table, curves, confusion, and pictures of the errors.
+
+  tools/report.py --results output/tcm_fcos/inference/dota_v1_val \\
+      --labels DOTA/val/labelTxt --images DOTA/val/images --out report.html
+
+The results are what an evaluation leaves (a folder with Task1/), or Task1_<class>.txt files of any
+detector in a folder or a zip. The page needs no other file and no network. With --config-file and
+--weights the pictures get TCM's score maps as a layer:
+
+  tools/report.py --results ... --labels ... --images ... --out report.html \\
+      --config-file configs/tcm_fcos.yaml --weights model_final.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
+from tcm_d2.data.dota.labels import list_labels, write_bytes_atomically
+from tcm_d2.engine.trained import load_trained
+from tcm_d2.evaluation.average_precision import METRICS
+from tcm_d2.evaluation.submission import read_task1
+from tcm_d2.evaluation.task1_scoring import read_annotations
+from tcm_d2.inference.score_maps import compute_score_maps
+from tcm_d2.report.analysis import Analysis, analyze, rank_images
+from tcm_d2.report.gallery import IMAGE_FORMATS, Picture, find_image_files, pack_pictures
+from tcm_d2.report.page import build_page
+
+TASK1_DIR = "Task1"
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--results", required=True, type=Path, metavar="DIR_or_ZIP", help="Task1 files")
+    add("--labels", required=True, type=Path, metavar="LABELTXT_DIR", help="<image id>.txt")
+    add("--images", type=Path, metavar="DIR", help="whole images; none: a page without pictures")
+    add("--out", type=Path, default=Path("report.html"), metavar="FILE")
+    add("--title", default="", help="default: from the folder of the results")
+    add("--classes", nargs="+", default=list(DOTA_V1_CLASSES), metavar="NAME")
+    add("--metric", choices=METRICS, default="11point", help="AP formula (default: 11point)")
+    add("--iou", type=float, default=0.5, help="a hit needs an IoU above this (default: 0.5)")
+    add("--score", type=float, default=0.3, help="threshold to start with (default: 0.3)")
+    add("--min-score", type=float, default=0.05, help="lower ones are left out of the pictures")
+    add("--num-pictures", type=int, default=24, metavar="N", help="the worst N (default: 24)")
+    add("--max-mb", type=float, default=12.0, help="for the pictures, which shrink to fit")
+    add("--image-format", choices=IMAGE_FORMATS, default="webp")
+    add("--config-file", type=Path, metavar="FILE", help="of a detector, for score maps")
+    add("--weights", metavar="FILE", help="of that detector")
+    add("opts", nargs="*", metavar="OVERRIDE", help="of --config-file, after --")
+    args = parser.parse_args(arguments)
+    if (args.config_file is None) != (args.weights is None):
+        parser.error("score maps need both --config-file and --weights")
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page; return 0, or 1 after a message on standard error."""
+    args = parse_arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    try:
+        analysis = read_analysis(args)
+        pictures = [] if args.images is None else make_pictures(analysis, args)
+        page = build_page(
+            analysis,
+            pictures,
+            title=args.title or f"Report on {task1_path(args.results).parent.name or args.results}",
+            facts=[
+                ("Results", str(args.results)),
+                ("Labels", str(args.labels)),
+                ("Written", f"{datetime.datetime.now():%Y-%m-%d %H:%M}"),
+            ],
+            score_threshold=args.score,
+            min_score=args.min_score,
+        )
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomically(args.out, page.encode("utf-8"))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"mean AP {100 * analysis.mean_ap:.2f}, {len(analysis.image_ids)} images")
+    print(f"{args.out}  {args.out.stat().st_size / 1e6:.1f} MB, {len(pictures)} pictures")
+    return 0
+
+
+def read_analysis(args: argparse.Namespace) -> Analysis:
+    """Read results and labels, and score them."""
+    image_ids = list(list_labels(args.labels))
+    if not image_ids:
+        raise ValueError(f"{args.labels}: expected label files <image id>.txt, found none")
+    annotations = read_annotations(args.labels, image_ids=image_ids, classes=args.classes)
+    detections = read_task1(task1_path(args.results))
+    return analyze(detections, annotations, iou_threshold=args.iou, metric=args.metric)
+
+
+def task1_path(results: Path) -> Path:
+    """Return where the Task1 files are: in the folder itself or in its Task1."""
+    inner = results / TASK1_DIR
+    return inner if inner.is_dir() else results
+
+
+def make_pictures(analysis: Analysis, args: argparse.Namespace) -> list[Picture]:
+    """Return the pictures with most errors, with score maps where a detector is given."""
+    files = find_image_files(args.images, analysis.image_ids)
+    ranked = rank_images(analysis, score_threshold=args.score)
+    chosen = [
+        (index, files[analysis.image_ids[index]])
+        for index in ranked
+        if analysis.image_ids[index] in files
+    ][: args.num_pictures]
+    maps: dict[int, np.ndarray] = {}
+    if args.config_file is not None:
+        model, plan = load_trained(args.config_file, args.weights, args.opts)
+        if plan.num_classes != len(analysis.class_names):
+            raise ValueError(
+                f"--config-file: the detector has {plan.num_classes} classes, the report "
+                f"{len(analysis.class_names)}; give --classes in the detector's order"
+            )
+        mapper = plan.build_mapper(False)
+        for index, path in chosen:
+            mapped = mapper({"file_name": str(path)})
+            assert mapped is not None
+            maps[index] = compute_score_maps(model, mapped["image"]).numpy()
+    return pack_pictures(
+        chosen,
+        max_bytes=int(1e6 * args.max_mb),
+        image_format=args.image_format,
+        score_maps=maps,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

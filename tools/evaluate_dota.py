@@ -1,13 +1,22 @@
 #!/usr/bin/env python
-"""Score Task1 result files of any detector against DOTA labels, by the official devkit's rules.
+"""Score result files of any detector against DOTA labels, by the official devkit's rules.
 
-Example:
+Examples:
     python tools/evaluate_dota.py --detections results/Task1 --annotations DOTA/val/labelTxt
+    python tools/evaluate_dota.py --detections Task1.zip --annotations DOTA/val/labelTxt \\
+        --output-dir analysis
+    python tools/evaluate_dota.py --task 2 --detections results/Task2 \\
+        --annotations DOTA/val/labelTxt
 
-The detections are files Task1_<class>.txt with rows `image_id score x1 y1 ... x4 y4` in pixels of
-the whole image, in a folder or a zip. A class without a result file counts as without detections
-(a warning says so; the devkit needs the file). The mean is taken over the classes that have ground
-truth; `mean_ap_devkit` in the JSON is the sum over all classes divided by their number.
+The detections are files Task1_<class>.txt with rows `image_id score x1 y1 ... x4 y4` (Task 2:
+Task2_<class>.txt, `image_id score x1 y1 x2 y2`) in pixels of the whole image, in a folder or a zip.
+A class without a result file counts as without detections (a warning says so; the devkit needs the
+file). The mean is taken over the classes that have ground truth; `mean_ap_devkit` in the JSON is
+the sum over all classes divided by their number. The COCO-style mean is taken over IoU 0.50, 0.55,
+... 0.95 with the same AP formula.
+
+--output-dir writes the analysis: evaluation.json, matches.json, CSV files and pictures of curves,
+confusion, and AP by size, aspect ratio and angle error; docs/evaluation.md explains them.
 """
 
 from __future__ import annotations
@@ -16,13 +25,22 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import ON_ERROR_CHOICES, list_labels
+from tcm_d2.evaluation.analysis import ASPECT_EDGES, SIZE_EDGES_PX
 from tcm_d2.evaluation.average_precision import DIFFICULT_RULES, METRICS, TIE_ORDERS
-from tcm_d2.evaluation.submission import read_task1
-from tcm_d2.evaluation.task1_scoring import evaluate_task1, read_annotations
+from tcm_d2.evaluation.evaluation_result import AnalysisOptions, analyze_evaluation
+from tcm_d2.evaluation.prepare import PROTOCOLS, prepare_evaluation
+from tcm_d2.evaluation.result_export import export_evaluation
+from tcm_d2.evaluation.result_rows import TASKS
+from tcm_d2.evaluation.submission import read_results
+from tcm_d2.evaluation.task1_scoring import read_annotations, score_prepared
+
+logger = logging.getLogger("evaluate_dota")
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -31,13 +49,21 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--detections", required=True, type=Path, metavar="DIR_or_ZIP", help="Task1 files")
+    add("--detections", required=True, type=Path, metavar="DIR_or_ZIP", help="result files")
     add("--annotations", required=True, type=Path, metavar="LABELTXT_DIR", help="<image id>.txt")
     add(
         "--image-list",
         type=Path,
         metavar="FILE",
         help="image ids that count, one per line (default: all label files)",
+    )
+    add("--task", type=int, choices=TASKS, default=1, help="1 oriented, 2 upright boxes")
+    add(
+        "--protocol",
+        choices=list(PROTOCOLS),
+        default="devkit",
+        help="devkit (official) or mmrotate (its local metric: difficult objects count, the "
+        "smallest rectangles around quads are compared, an IoU equal to the threshold matches)",
     )
     add("--metric", choices=METRICS, default="11point", help="AP formula (default: 11point)")
     add("--iou", type=float, default=0.5, help="a match needs an IoU above this (default: 0.5)")
@@ -49,11 +75,36 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="classes to score (default: the 15 of DOTA-v1.0)",
     )
     add("--json", type=Path, metavar="FILE", help="write the numbers there, too")
+    add("--output-dir", type=Path, metavar="DIR", help="write the whole analysis there")
+    add("--no-pictures", action="store_true", help="leave out the PNG files of the analysis")
+    add("--no-matches", action="store_true", help="leave out matches.json of the analysis")
+    add(
+        "--confusion-score",
+        type=float,
+        default=AnalysisOptions.confusion_score,
+        help="detections from this score on enter the confusion matrix (default: %(default)s)",
+    )
+    add(
+        "--size-edges",
+        type=float,
+        nargs="+",
+        default=list(SIZE_EDGES_PX),
+        metavar="PX",
+        help="limits of the size bins, sqrt(area) in px (default: 0 16 32 96 inf)",
+    )
+    add(
+        "--aspect-edges",
+        type=float,
+        nargs="+",
+        default=list(ASPECT_EDGES),
+        metavar="RATIO",
+        help="limits of the bins of long side / short side (default: 1 1.5 3 5 inf)",
+    )
     add(
         "--difficult",
         choices=DIFFICULT_RULES,
-        default="ignore",
-        help="difficult objects: ignore (official) or count (mmrotate's local metric)",
+        default=None,
+        help="difficult objects: ignore (devkit's default) or count (mmrotate's)",
     )
     add(
         "--tie-order",
@@ -81,8 +132,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Score, print the table; return 0, or 1 after a message on standard error."""
     args = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    rules = replace(
+        PROTOCOLS[args.protocol], task=args.task, metric=args.metric, tie_order=args.tie_order
+    )
+    if args.difficult is not None:
+        rules = replace(rules, difficult=args.difficult)
     try:
-        detections = read_task1(args.detections)
+        options = AnalysisOptions(
+            size_edges_px=_check_edges("--size-edges", args.size_edges),
+            aspect_edges=_check_edges("--aspect-edges", args.aspect_edges),
+            confusion_score=args.confusion_score,
+        )
+        detections = read_results(args.detections, task=args.task)
         image_ids = _read_image_list(args.image_list, args.annotations)
         annotations = read_annotations(
             args.annotations,
@@ -90,15 +151,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             classes=list(dict.fromkeys(args.classes)),
             on_bad_label=args.on_bad_label,
         )
-        report = evaluate_task1(
+        prepared = prepare_evaluation(
             detections,
             annotations,
-            iou_threshold=args.iou,
-            metric=args.metric,
-            difficult=args.difficult,
-            tie_order=args.tie_order,
+            rules=rules,
             unknown_images="drop" if args.allow_unknown_images else "raise",
         )
+        for text in prepared.warnings:
+            logger.warning("%s", text)
+        if args.output_dir is None:
+            report = score_prepared(prepared, iou_threshold=args.iou, rules=rules, sweep=True)
+        else:
+            result = analyze_evaluation(
+                prepared, iou_threshold=args.iou, rules=rules, options=options
+            )
+            report = result.report
+            export_evaluation(
+                args.output_dir,
+                result,
+                pictures=not args.no_pictures,
+                matches=not args.no_matches,
+            )
         if args.json is not None:
             args.json.parent.mkdir(parents=True, exist_ok=True)
             report.write_json(args.json)
@@ -107,6 +180,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(report.as_table())
     return 0
+
+
+def _check_edges(name: str, edges: list[float]) -> list[float]:
+    if len(edges) < 2 or any(not low < high for low, high in pairwise(edges)):
+        raise ValueError(f"{name}: expected at least two increasing limits, got {edges}")
+    return edges
 
 
 def _read_image_list(path: Path | None, label_dir: Path) -> list[str]:

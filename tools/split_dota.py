@@ -67,11 +67,22 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--drop-empty", action="store_true", help="leave out patches without objects")
     add(
+        "--truncated",
+        choices=["whole", "clip"],
+        default="whole",
+        help="objects cut by the patch border: whole as in mmrotate, or their part inside",
+    )
+    add(
         "--mark-truncated",
         action="store_true",
         help="difficulty 2 for objects cut by the patch border, as mmrotate writes it",
     )
-    add("--format", choices=["png", "jpg", "bmp", "tif"], default="png", help="of the patches")
+    add(
+        "--format",
+        choices=["png", "jpg", "bmp", "tif"],
+        default="png",
+        help="of the patches; bmp is the fastest to write and to train on, at twice the size",
+    )
     add("--classes", choices=sorted(CLASS_LISTS), default="dota-v1.0", help="names to accept")
     add(
         "--on-error",
@@ -113,6 +124,7 @@ def build_config(args: argparse.Namespace) -> SplitConfig:
         MULTI_SCALE if args.multi_scale else SINGLE_SCALE,
         resize_patches=not args.keep_window_size,
         keep_empty=not args.drop_empty,
+        truncated=args.truncated,
         mark_truncated=args.mark_truncated,
         image_suffix=f".{args.format}",
         on_error=args.on_error,

@@ -27,9 +27,9 @@ from tcm_d2.config import get_tcm_config, load_config
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import ON_ERROR_CHOICES
 from tcm_d2.data.dota.loading import load_dota_images, load_dota_split
-from tcm_d2.data.dota.register import register_dota
 from tcm_d2.data.images import read_image
 from tcm_d2.data.mapper import RotatedDatasetMapper
+from tcm_d2.data.public_sets import register_public_sets
 from tcm_d2.structures.conversions import quads_to_boxes
 from tcm_d2.visualize.draw import draw_boxes
 
@@ -41,7 +41,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--dataset", help="a registered name, e.g. dota_v1_train")
+    where.add_argument("--dataset", help="a known name, e.g. dota_v1_train, hrsc2016_test")
     where.add_argument("--patch-dir", type=Path, metavar="DIR", help="made by split_dota.py")
     where.add_argument("--image-dir", type=Path, metavar="DIR", help="whole images")
     add("--label-dir", type=Path, metavar="DIR", help="labels of --image-dir")
@@ -59,7 +59,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def load_dicts(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str]]:
     """Return the data set's dicts and its class names."""
     if args.dataset:
-        register_dota()
+        register_public_sets()
         return DatasetCatalog.get(args.dataset), MetadataCatalog.get(args.dataset).thing_classes
     if args.patch_dir:
         return load_dota_split(args.patch_dir, args.classes, on_error=args.on_error), args.classes

@@ -25,6 +25,8 @@ from tcm_d2.weight_files.reading import read_weight_file
 
 logger = logging.getLogger(__name__)
 
+# Key of a checkpoint under which the average of the weights stands, beside "model".
+EMA_KEY = "model_ema"
 # What a CLIP file brings for TCM only.
 _CLIP_TEXT_PREFIXES = ("attention_pool.", "text_encoder.")
 

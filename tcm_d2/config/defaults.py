@@ -38,6 +38,7 @@ def add_tcm_config(cfg: CfgNode) -> None:
     _add_data_keys(cfg)
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
+    _add_compile_keys(cfg)
 
 
 def get_tcm_config() -> CfgNode:
@@ -152,9 +153,13 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.ROTATED_HEAD.NEGATIVE_IOU_THRESH = 0.4
     cfg.MODEL.ROTATED_HEAD.MIN_POSITIVE_IOU = 0.0
 
-    # Memory layout of the convolutions. True is faster (a fifth of a training step on the CPU), but
-    # the CPU's BatchNorm sums less exactly in it: single gradients differ by up to 0.6%.
+    # Memory layout of the convolutions in training; evaluation takes the faster one by itself. True
+    # is faster (a fifth of a training step on the CPU), but the CPU's BatchNorm sums less exactly
+    # in it: single gradients differ by up to 0.6%.
     cfg.MODEL.CHANNELS_LAST = False
+    # Run the image tower's blocks and the head a second time in the backward pass instead of
+    # keeping their maps: less memory, a third more time.
+    cfg.MODEL.CHECKPOINT_ACTIVATIONS = False
     # CLIP's normalisation, on RGB values in 0..255.
     cfg.MODEL.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
     cfg.MODEL.PIXEL_STD = [68.5005327, 66.6321579, 70.32316305]
@@ -218,6 +223,14 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.LOG_PERIOD = 20
 
 
+def _add_compile_keys(cfg: CfgNode) -> None:
+    # Let torch.compile make one graph of everything from the image to the head's raw output, in
+    # training and in evaluation. The first image of each size then takes minutes.
+    cfg.TRAIN = CfgNode()
+    cfg.TRAIN.COMPILE = False
+    cfg.TEST.COMPILE = False
+
+
 def _add_test_keys(cfg: CfgNode) -> None:
     cfg.TEST.DOTA = CfgNode()
     # IoU above which merging patches into images suppresses.
@@ -225,3 +238,17 @@ def _add_test_keys(cfg: CfgNode) -> None:
     # "11point" (official) or "area"; a match needs IoU > IOU_THRESH.
     cfg.TEST.DOTA.METRIC = "11point"
     cfg.TEST.DOTA.IOU_THRESH = 0.5
+    # Beside the AP: "none", "numbers" (JSON and CSV files of curves, bins, confusion, matches) or
+    # "pictures" (these and PNG files).
+    cfg.TEST.DOTA.ANALYSIS = "pictures"
+    # Test-time augmentation in --eval-only: detections of several views of each image are merged.
+    cfg.TEST.TTA = CfgNode()
+    cfg.TEST.TTA.ENABLED = False
+    # Views: with and without mirroring, times quarter turns, times factors on the sides.
+    cfg.TEST.TTA.FLIP = True
+    cfg.TEST.TTA.QUARTER_TURNS = [0, 1, 2, 3]
+    cfg.TEST.TTA.SCALES = [1.0]
+    # IoU above which a view's box is dropped for a better one.
+    cfg.TEST.TTA.NMS_THRESH = 0.1
+    # "mean": boxes averaged over the views that agree, scores over all views; "max": the best one.
+    cfg.TEST.TTA.MERGE = "mean"

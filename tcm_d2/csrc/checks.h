@@ -92,4 +92,32 @@ inline at::Tensor score_order(const at::Tensor& scores,
   return index.index_select(0, order);
 }
 
+inline void check_points(const at::Tensor& points, const at::Tensor& boxes) {
+  check_boxes(boxes, "boxes");
+  TORCH_CHECK(points.dim() == 2 && points.size(1) == 2,
+              "points: expected shape (P, 2), got ", points.sizes());
+  TORCH_CHECK(points.scalar_type() == boxes.scalar_type() &&
+                  points.device() == boxes.device(),
+              "points: expected dtype and device of the boxes, got ",
+              points.scalar_type(), " on ", points.device());
+}
+
+inline void check_quads(const at::Tensor& quads, const char* name) {
+  TORCH_CHECK(quads.dim() == 3 && quads.size(1) == 4 && quads.size(2) == 2,
+              name, ": expected shape (N, 4, 2), got ", quads.sizes());
+  TORCH_CHECK(
+      quads.scalar_type() == at::kFloat || quads.scalar_type() == at::kDouble,
+      name, ": expected float32 or float64, got ", quads.scalar_type());
+}
+
+inline void check_quad_pair(const at::Tensor& quads1,
+                            const at::Tensor& quads2) {
+  check_quads(quads1, "quads1");
+  check_quads(quads2, "quads2");
+  TORCH_CHECK(quads1.scalar_type() == quads2.scalar_type() &&
+                  quads1.device() == quads2.device(),
+              "quads2: expected dtype and device of quads1, got ",
+              quads2.scalar_type(), " on ", quads2.device());
+}
+
 }  // namespace tcm_d2

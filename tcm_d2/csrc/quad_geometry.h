@@ -1,4 +1,5 @@
-// Geometry of quadrilaterals given as four corners x, y, in double precision.
+// Geometry of quadrilaterals given as four corners x, y, in double precision,
+// for host and device.
 //
 // IoU. A quad is a signed sum of the trapezoids under its edges, that is, its
 // winding number, turned so that its area is not negative. The area common to
@@ -13,9 +14,10 @@
 
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
+
+#include "rotated_geometry.h"
 
 namespace tcm_d2 {
 
@@ -33,8 +35,13 @@ struct Quad {
   double left, right, top, bottom;
 };
 
+// The first argument where one of them is NaN.
+TCM_D2_HD double lesser(double a, double b) { return b < a ? b : a; }
+
+TCM_D2_HD double greater(double a, double b) { return a < b ? b : a; }
+
 template <typename Scalar>
-inline Quad make_quad(const Scalar* corners) {
+TCM_D2_HD Quad make_quad(const Scalar* corners) {
   Quad quad;
   for (int i = 0; i < 4; ++i) {
     quad.x[i] = static_cast<double>(corners[2 * i]);
@@ -47,10 +54,14 @@ inline Quad make_quad(const Scalar* corners) {
                (quad.y[i] - quad.y[0]) * (quad.x[j] - quad.x[0]);
   }
   quad.area = 0.5 * doubled;
-  quad.left = *std::min_element(quad.x, quad.x + 4);
-  quad.right = *std::max_element(quad.x, quad.x + 4);
-  quad.top = *std::min_element(quad.y, quad.y + 4);
-  quad.bottom = *std::max_element(quad.y, quad.y + 4);
+  quad.left = quad.right = quad.x[0];
+  quad.top = quad.bottom = quad.y[0];
+  for (int i = 1; i < 4; ++i) {
+    quad.left = lesser(quad.left, quad.x[i]);
+    quad.right = greater(quad.right, quad.x[i]);
+    quad.top = lesser(quad.top, quad.y[i]);
+    quad.bottom = greater(quad.bottom, quad.y[i]);
+  }
   return quad;
 }
 
@@ -59,7 +70,7 @@ struct QuadEdge {
   double left, right, height, slope, sign;
 };
 
-inline void make_edges(const Quad& quad, double base, QuadEdge* edges) {
+TCM_D2_HD void make_edges(const Quad& quad, double base, QuadEdge* edges) {
   for (int i = 0; i < 4; ++i) {
     const int j = (i + 1) & 3;
     const double x0 = quad.x[i];
@@ -77,9 +88,9 @@ inline void make_edges(const Quad& quad, double base, QuadEdge* edges) {
 }
 
 // Signed integral of the lower of two lines over their common x range.
-inline double integrate_lower(const QuadEdge& one, const QuadEdge& two) {
-  const double low = std::max(one.left, two.left);
-  const double width = std::min(one.right, two.right) - low;
+TCM_D2_HD double integrate_lower(const QuadEdge& one, const QuadEdge& two) {
+  const double low = greater(one.left, two.left);
+  const double width = lesser(one.right, two.right) - low;
   if (!(width > 0)) {
     return 0.0;
   }
@@ -101,14 +112,14 @@ inline double integrate_lower(const QuadEdge& one, const QuadEdge& two) {
 }
 
 // IoU; 0 for quads apart, without area, or with a corner that is not finite.
-inline double quad_iou(const Quad& one, const Quad& two) {
+TCM_D2_HD double quad_iou(const Quad& one, const Quad& two) {
   const bool bounds_overlap =
-      std::min(one.right, two.right) > std::max(one.left, two.left) &&
-      std::min(one.bottom, two.bottom) > std::max(one.top, two.top);
+      lesser(one.right, two.right) > greater(one.left, two.left) &&
+      lesser(one.bottom, two.bottom) > greater(one.top, two.top);
   if (!bounds_overlap) {
     return 0.0;
   }
-  const double base = std::min(one.top, two.top);
+  const double base = lesser(one.top, two.top);
   QuadEdge edges1[4];
   QuadEdge edges2[4];
   make_edges(one, base, edges1);
@@ -128,17 +139,17 @@ inline double quad_iou(const Quad& one, const Quad& two) {
 struct Extent {
   double low, high;
 
-  double length() const { return high - low; }
-  double middle() const { return (low + high) / 2; }
+  TCM_D2_HD double length() const { return high - low; }
+  TCM_D2_HD double middle() const { return (low + high) / 2; }
 };
 
-inline Extent extent_along(const double* x, const double* y, double ux,
-                           double uy) {
+TCM_D2_HD Extent extent_along(const double* x, const double* y, double ux,
+                              double uy) {
   Extent extent = {x[0] * ux + y[0] * uy, x[0] * ux + y[0] * uy};
   for (int i = 1; i < 4; ++i) {
     const double along = x[i] * ux + y[i] * uy;
-    extent.low = std::min(extent.low, along);
-    extent.high = std::max(extent.high, along);
+    extent.low = lesser(extent.low, along);
+    extent.high = greater(extent.high, along);
   }
   return extent;
 }
@@ -149,12 +160,12 @@ struct Frame {
   double ux, uy;
   Extent along, across;
 
-  double area() const { return along.length() * across.length(); }
+  TCM_D2_HD double area() const { return along.length() * across.length(); }
 };
 
 // Of the rectangles along the lines through two corners, sides first, the first
 // whose area is the smallest.
-inline Frame smallest_frame(const double* x, const double* y) {
+TCM_D2_HD Frame smallest_frame(const double* x, const double* y) {
   constexpr int kStarts[6] = {0, 1, 2, 3, 0, 1};
   constexpr int kEnds[6] = {1, 2, 3, 0, 2, 3};
   Frame frames[6];
@@ -170,8 +181,8 @@ inline Frame smallest_frame(const double* x, const double* y) {
     frame.uy = length > 0 ? dy / length : 0.0;
     frame.along = extent_along(x, y, frame.ux, frame.uy);
     frame.across = extent_along(x, y, -frame.uy, frame.ux);
-    smallest = std::min(smallest, frame.area());
-    longest = std::max(longest, length);
+    smallest = lesser(smallest, frame.area());
+    longest = greater(longest, length);
   }
   const double enough =
       smallest * (1 + kAreaTie) + kFlatTie * longest * longest;
@@ -184,7 +195,7 @@ inline Frame smallest_frame(const double* x, const double* y) {
 // Writes the canonical box (w >= h, angle in [-90, 90)) of a quad; NaN when a
 // corner is not finite.
 template <typename Scalar>
-inline void write_minimum_area_box(const Scalar* corners, Scalar* box) {
+TCM_D2_HD void write_minimum_area_box(const Scalar* corners, Scalar* box) {
   double x[4];
   double y[4];
   double mean_x = 0.0;
@@ -196,7 +207,9 @@ inline void write_minimum_area_box(const Scalar* corners, Scalar* box) {
     mean_y += y[i] / 4;
   }
   if (!(mean_x - mean_x == 0 && mean_y - mean_y == 0)) {
-    std::fill(box, box + 5, std::numeric_limits<Scalar>::quiet_NaN());
+    for (int i = 0; i < 5; ++i) {
+      box[i] = std::numeric_limits<Scalar>::quiet_NaN();
+    }
     return;
   }
   for (int i = 0; i < 4; ++i) {
@@ -217,10 +230,10 @@ inline void write_minimum_area_box(const Scalar* corners, Scalar* box) {
       std::atan2(0.0 - uy, ux) * (180.0 / 3.14159265358979323846);
   box[0] = static_cast<Scalar>(mean_x + (along * frame.ux - across * frame.uy));
   box[1] = static_cast<Scalar>(mean_y + (along * frame.uy + across * frame.ux));
-  box[2] = static_cast<Scalar>(
-      std::max(frame.along.length(), frame.across.length()));
-  box[3] = static_cast<Scalar>(
-      std::min(frame.along.length(), frame.across.length()));
+  box[2] =
+      static_cast<Scalar>(greater(frame.along.length(), frame.across.length()));
+  box[3] =
+      static_cast<Scalar>(lesser(frame.along.length(), frame.across.length()));
   box[4] = static_cast<Scalar>(angle_deg);
   if (box[4] >= Scalar(90)) box[4] = Scalar(-90);  // rounded up to the seam
 }

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from tcm_d2.data.png import decode_rgb
+
 IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 # A complete file ends (up to some padding) with these bytes; OpenCV 4 returns a half-grey picture
@@ -36,10 +38,35 @@ def read_image(path: str | os.PathLike[str], *, channel_order: Literal["RGB", "B
             a channel, or two or more than four channels.
     """
     path = os.fspath(path)
+    content = _read_content(path)
+    rgb = decode_rgb(content.data)
+    if rgb is not None:
+        return rgb if channel_order == "RGB" else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    return _to_three_channels(path, _decode_stored(path, content), channel_order)
+
+
+def read_stored_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return the picture in a file as it is stored: any depth, channels in OpenCV's order.
+
+    Returns:
+        (H, W) grey, (H, W, 3) BGR or (H, W, 4) BGRA; a palette is looked up.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        BadImageError: (a ValueError) for an empty, truncated or unreadable file.
+    """
+    path = os.fspath(path)
+    return _decode_stored(path, _read_content(path))
+
+
+def _read_content(path: str) -> np.ndarray:
     try:
-        content = np.fromfile(path, dtype=np.uint8)
+        return np.fromfile(path, dtype=np.uint8)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: image file not found") from None
+
+
+def _decode_stored(path: str, content: np.ndarray) -> np.ndarray:
     _check_complete(path, content)
     try:
         image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
@@ -50,7 +77,7 @@ def read_image(path: str | os.PathLike[str], *, channel_order: Literal["RGB", "B
             f"{path}: expected a complete image file ({', '.join(IMAGE_SUFFIXES)}), got "
             f"{len(content)} bytes that cannot be decoded; fetch the file again"
         )
-    return _to_three_channels(path, image, channel_order)
+    return image
 
 
 def read_image_size_hw(path: str | os.PathLike[str]) -> tuple[int, int]:

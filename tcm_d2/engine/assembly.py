@@ -79,6 +79,7 @@ def assemble_experiment(plan: Plan, *, for_training: bool, resume: bool) -> Expe
         ),
         output_dir=plan.output_dir,
         ema_decay=plan.ema_decay,
+        tta=plan.tta,
     )
 
 

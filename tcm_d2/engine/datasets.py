@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES, check_classes, class_name_to_prompt
 from tcm_d2.data.dota.register import register_dota, register_dota_split
+from tcm_d2.data.public_sets import register_public_sets
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ MULTI_SCALE_PREFIX, MULTI_SCALE_FOLDER = "dota_v1_ms", "DOTA_split_ms"
 
 
 def register_datasets(patch_dirs: Sequence[str], classes: Sequence[str]) -> None:
-    """Register DOTA-v1.0 (one scale and several) and folders of patches under given names.
+    """Register the known data sets and folders of patches under given names.
 
     Repeating it changes nothing.
 
@@ -33,7 +34,7 @@ def register_datasets(patch_dirs: Sequence[str], classes: Sequence[str]) -> None
     Raises:
         ValueError: for an entry of another form, or a name taken by another folder.
     """
-    register_dota()
+    register_public_sets()
     register_dota(name_prefix=MULTI_SCALE_PREFIX, split_folder=MULTI_SCALE_FOLDER)
     for entry in patch_dirs:
         parts = [part.strip() for part in entry.split("=")]

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from tcm_d2.engine.stream import ResumableLoader
+from tcm_d2.inference.tta import TTAConfig
 
 ON_NON_FINITE = ("stop", "skip")
 
@@ -84,6 +85,7 @@ class Experiment:
         output_dir: for checkpoints, logs and results.
         ema_decay: of the moving average of the weights, which evaluations then use; 0 is off.
             Here and not in ``training``, as an evaluation alone wants to know it too.
+        tta: views of each image in an evaluation alone; None for the image itself.
     """
 
     model: nn.Module
@@ -92,6 +94,7 @@ class Experiment:
     evaluations: tuple[Evaluation, ...]
     output_dir: str
     ema_decay: float
+    tta: TTAConfig | None = None
 
     def __post_init__(self) -> None:
         """Check what no other part checks."""

@@ -24,6 +24,7 @@ from tcm_d2.config.lazy import TARGET_KEY, check_calls
 from tcm_d2.engine.assembly import assemble_experiment
 from tcm_d2.engine.experiment import Experiment
 from tcm_d2.engine.plan import Mapper, Plan, RunLength
+from tcm_d2.inference.tta import TTAConfig
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "train.amp": ("enabled", "dtype"),
     "dataloader": ("patch_dirs", "classes", "train", "test"),
     "dataloader.train": ("names", "total_batch_size", "num_workers", "drop_empty", "mapper"),
-    "dataloader.test": ("names", "num_workers", "mapper", "evaluator"),
+    "dataloader.test": ("names", "num_workers", "mapper", "evaluator", "tta"),
+    "dataloader.test.tta": ("enabled", *TTAConfig.__dataclass_fields__),
 }
 
 
@@ -103,6 +105,7 @@ def plan_from_lazy(cfg: DictConfig) -> Plan:
         accumulation_steps=train["accumulation_steps"],
         ema_decay=train["ema_decay"],
         on_non_finite=train["on_non_finite"],
+        tta=_tta_config(data["test"]["tta"]),
         build_model=partial(_build_model, tree),
         build_mapper=partial(_build_mapper, data),
         build_optimizer=partial(_build_optimizer, tree),
@@ -150,6 +153,11 @@ def _prompts(model: dict[str, Any]) -> Sequence[str] | None:
     prompts = model["clip"]["class_prompts"]
     names: Sequence[str] = prompts["class_names"] if isinstance(prompts, dict) else prompts
     return names
+
+
+def _tta_config(values: dict[str, Any]) -> TTAConfig | None:
+    choices = {key: value for key, value in values.items() if key != "enabled"}
+    return TTAConfig(**choices) if values["enabled"] else None
 
 
 def _with_target_names(node: Any) -> Any:

@@ -20,6 +20,7 @@ from tcm_d2.engine.experiment import Experiment
 from tcm_d2.engine.optim import build_lr_multiplier
 from tcm_d2.engine.plan import Plan, RunLength
 from tcm_d2.evaluation.dota_evaluator import DotaEvaluator
+from tcm_d2.inference.tta import TTAConfig
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ def plan_from_yaml(cfg: CfgNode) -> Plan:
         accumulation_steps=solver.ACCUMULATION_STEPS,
         ema_decay=solver.EMA_DECAY,
         on_non_finite=solver.ON_NON_FINITE,
+        tta=_tta_config(test.TTA),
         build_model=partial(_build_model, cfg),
         build_mapper=partial(_build_mapper, cfg),
         build_optimizer=partial(_build_optimizer, cfg),
@@ -108,6 +110,18 @@ def _check_fixed_keys(cfg: CfgNode) -> None:
             "SOLVER.CLIP_GRADIENTS.CLIP_TYPE: expected 'full_model' (one norm over all "
             f"parameters), got {clip.CLIP_TYPE!r}"
         )
+
+
+def _tta_config(tta: CfgNode) -> TTAConfig | None:
+    if not tta.ENABLED:
+        return None
+    return TTAConfig(
+        flip=tta.FLIP,
+        quarter_turns=tta.QUARTER_TURNS,
+        scales=tta.SCALES,
+        nms_threshold=tta.NMS_THRESH,
+        merge=tta.MERGE,
+    )
 
 
 def _build_model(cfg: CfgNode, with_clip_weights: bool) -> nn.Module:
@@ -164,5 +178,6 @@ def _build_evaluator(cfg: CfgNode, name: str, folder: Path, distributed: bool) -
         nms_iou_threshold=cfg.TEST.DOTA.MERGE_NMS_THRESH,
         iou_threshold=cfg.TEST.DOTA.IOU_THRESH,
         metric=cfg.TEST.DOTA.METRIC,
+        analysis=cfg.TEST.DOTA.ANALYSIS,
         distributed=distributed,
     )

@@ -6,6 +6,7 @@ import logging
 import math
 from collections import OrderedDict
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,17 @@ from detectron2.utils.events import CommonMetricPrinter, JSONWriter, Tensorboard
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tcm_d2.checkpoint.load import SafeCheckpointer, load_weights
+from tcm_d2.checkpoint.load import EMA_KEY, SafeCheckpointer, load_weights
 from tcm_d2.engine.ema import WeightAverage
 from tcm_d2.engine.experiment import Experiment
 from tcm_d2.engine.non_finite import NonFiniteGuard
 from tcm_d2.engine.trainer import ReportSkippedFiles, Trainer
+from tcm_d2.inference.tta import RotatedTTA
 from tcm_d2.modeling.meta_arch.one_stage import FIXED_TEXT_MESSAGE
 
 logger = logging.getLogger(__name__)
 
 Results = OrderedDict[str, Any]
-
-# Key of a checkpoint under which the average of the weights stands, beside "model".
-EMA_KEY = "model_ema"
 
 
 def train(experiment: Experiment, *, resume: bool) -> Results:
@@ -140,7 +139,8 @@ def evaluate(experiment: Experiment) -> Results:
 def evaluate_only(experiment: Experiment, *, resume: bool) -> Results:
     """Load ``experiment.weights``, which must hold every parameter, and evaluate.
 
-    With ``ema_decay`` the moving average in the file, where there is one, takes their place.
+    With ``ema_decay`` the moving average in the file, where there is one, takes their place; with
+    ``tta`` the detections of several views of each image are merged.
 
     Args:
         experiment: its training part is not used.
@@ -161,6 +161,9 @@ def evaluate_only(experiment: Experiment, *, resume: bool) -> Results:
         load_weights(experiment.model, rest[EMA_KEY], source=f"{weights}, {EMA_KEY}")
     elif experiment.ema_decay:
         logger.warning("%s holds no '%s': evaluating its weights", weights, EMA_KEY)
+    if experiment.tta is not None:
+        logger.info("each image is evaluated in %d views", len(experiment.tta.views))
+        experiment = replace(experiment, model=RotatedTTA(experiment.model, experiment.tta))
     return evaluate(experiment)
 
 

@@ -11,6 +11,8 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.optim import Optimizer
 
+from tcm_d2.inference.tta import TTAConfig
+
 Mapper = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
@@ -93,6 +95,7 @@ class Plan:
         accumulation_steps: passes per iteration.
         ema_decay: of the moving average of the weights; 0 is off.
         on_non_finite: "stop" or "skip".
+        tta: views of each image in an evaluation alone; None for the image itself.
         build_model: with CLIP's own weights or (False) without reading them.
         build_mapper: for training (True) or evaluation.
         build_optimizer: over a model's parameters.
@@ -124,6 +127,7 @@ class Plan:
     accumulation_steps: int
     ema_decay: float
     on_non_finite: str
+    tta: TTAConfig | None
     build_model: Callable[[bool], nn.Module]
     build_mapper: Callable[[bool], Mapper]
     build_optimizer: Callable[[nn.Module], Optimizer]

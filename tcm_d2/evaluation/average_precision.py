@@ -68,6 +68,22 @@ class Matches(NamedTuple):
     best_iou: FloatArray
 
 
+class Outcomes(NamedTuple):
+    """What became of the detections of a class, in descending score order.
+
+    Attributes:
+        order: (D,) index of each among the detections as given.
+        matched_gt: (D,) object of a match, also of a second one; -1 for none.
+        is_true: (D,) bool, the first match of an object that counts.
+        is_false: (D,) bool; neither true nor false are matches of ignored objects.
+    """
+
+    order: IntArray
+    matched_gt: IntArray
+    is_true: NDArray[np.bool_]
+    is_false: NDArray[np.bool_]
+
+
 @dataclass(frozen=True)
 class ClassResult:
     """Score of one class.
@@ -144,25 +160,79 @@ def match_detections(
     Raises:
         ValueError: on wrong shapes, non-finite numbers, or ``min_iou`` outside [0, 1).
     """
-    _check_inputs(detections, ground_truths)
+    return match_classes([detections], [ground_truths], min_iou=min_iou)[0]
+
+
+def match_classes(
+    detections: Sequence[Detections], ground_truths: Sequence[GroundTruths], *, min_iou: float
+) -> list[Matches]:
+    """Match the detections of every class with the objects of that class, see above.
+
+    Raises:
+        ValueError: on wrong shapes, non-finite numbers, or ``min_iou`` outside [0, 1).
+    """
+    for found, objects in zip(detections, ground_truths, strict=True):
+        _check_inputs(found, objects)
     if not 0 <= min_iou < 1:
         raise ValueError(f"iou_threshold: expected a number in [0, 1), got {min_iou}")
+    num_det, num_gt = _starts(detections), _starts(ground_truths)
     pairs = overlapping_quads(
-        detections.quads,
-        ground_truths.quads,
-        group1=detections.image_index,
-        group2=ground_truths.image_index,
+        _concatenate_quads(detections),
+        _concatenate_quads(ground_truths),
+        group1=_groups(detections),
+        group2=_groups(ground_truths),
         min_iou=min_iou,
     )
-    num = len(detections.scores)
-    best_gt = np.full(num, -1, dtype=np.int64)
-    best_iou = np.zeros(num, dtype=np.float64)
-    # Highest IoU first within a detection, then the lower index as argmax does.
-    order = np.lexsort((pairs.second, -pairs.iou, pairs.first))
-    index, start = np.unique(pairs.first[order], return_index=True)
-    best_gt[index] = pairs.second[order][start]
-    best_iou[index] = pairs.iou[order][start]
-    return Matches(best_gt, best_iou)
+    best_gt = np.full(num_det[-1], -1, dtype=np.int64)
+    best_iou = np.zeros(num_det[-1], dtype=np.float64)
+    if len(pairs.first):
+        # Pairs are sorted by detection, then by object: the first at the top, as argmax does.
+        starts = np.flatnonzero(np.diff(pairs.first, prepend=-1))
+        top = np.maximum.reduceat(pairs.iou, starts)
+        at_top = np.flatnonzero(pairs.iou == np.repeat(top, np.diff(starts, append=len(pairs.iou))))
+        index, first = np.unique(pairs.first[at_top], return_index=True)
+        best_gt[index] = pairs.second[at_top[first]]
+        best_iou[index] = top
+    matches = []
+    for label in range(len(detections)):
+        mine = slice(num_det[label], num_det[label + 1])
+        gt = best_gt[mine]
+        matches.append(Matches(np.where(gt >= 0, gt - num_gt[label], -1), best_iou[mine]))
+    return matches
+
+
+def decide_outcomes(
+    scores: FloatArray,
+    matches: Matches,
+    ignored: NDArray[np.bool_],
+    *,
+    iou_threshold: float,
+    tie_order: TieOrder = "devkit",
+    inclusive: bool = False,
+) -> Outcomes:
+    """Say for each detection of a class whether it is true, false, or counts neither way.
+
+    Args:
+        scores: (D,).
+        matches: found with ``min_iou`` below ``iou_threshold``, or equal to it if not inclusive.
+        ignored: (G,) objects whose matches count neither way.
+        iou_threshold: a match needs an IoU above it.
+        tie_order: "devkit" or "stable" order of equal scores.
+        inclusive: an IoU equal to the threshold is a match, too (mmrotate's rule).
+    """
+    _check_choice("tie_order", tie_order, TIE_ORDERS)
+    order = np.argsort(-scores, kind="stable" if tie_order == "stable" else None)
+    iou = matches.best_iou
+    is_match = (iou >= iou_threshold) & (iou > 0) if inclusive else iou > iou_threshold
+    matched_gt = np.where(is_match, matches.best_gt, -1)[order]  # (D,)
+    matched = np.flatnonzero(matched_gt >= 0)
+    # The first detection of each object, in score order, takes it.
+    taken, first = np.unique(matched_gt[matched], return_index=True)
+    is_true = np.zeros(len(order), dtype=bool)
+    is_true[matched[first[~ignored[taken]]]] = True
+    is_false = ~is_true
+    is_false[matched[ignored[matched_gt[matched]]]] = False
+    return Outcomes(order, matched_gt, is_true, is_false)
 
 
 def score_matches(
@@ -174,38 +244,43 @@ def score_matches(
     metric: Metric = "11point",
     difficult: DifficultRule = "ignore",
     tie_order: TieOrder = "devkit",
+    inclusive: bool = False,
 ) -> ClassResult:
     """Turn matches (found with ``min_iou`` at most ``iou_threshold``) into the score of a class."""
     _check_choice("metric", metric, METRICS)
     _check_choice("difficult", difficult, DIFFICULT_RULES)
-    _check_choice("tie_order", tie_order, TIE_ORDERS)
     ignored = ground_truths.difficult.astype(bool)
     if difficult == "count":
         ignored = np.zeros_like(ignored)
+    outcomes = decide_outcomes(
+        detections.scores,
+        matches,
+        ignored,
+        iou_threshold=iou_threshold,
+        tie_order=tie_order,
+        inclusive=inclusive,
+    )
+    return score_outcomes(detections.scores, outcomes, ignored, metric=metric)
+
+
+def score_outcomes(
+    scores: FloatArray, outcomes: Outcomes, ignored: NDArray[np.bool_], *, metric: Metric
+) -> ClassResult:
+    """Return the curve and the AP of decided outcomes; scores (D,), ignored objects (G,)."""
     num_counted = int((~ignored).sum())
-
-    order = np.argsort(-detections.scores, kind="stable" if tie_order == "stable" else None)
-    matched_gt = np.where(matches.best_iou > iou_threshold, matches.best_gt, -1)[order]  # (D,)
-    matched = np.flatnonzero(matched_gt >= 0)
-    # The first detection of each object, in score order, takes it.
-    taken, first = np.unique(matched_gt[matched], return_index=True)
-    is_true = np.zeros(len(order), dtype=bool)
-    is_true[matched[first[~ignored[taken]]]] = True
-    is_false = ~is_true
-    is_false[matched[ignored[matched_gt[matched]]]] = False
-
-    true_sum, false_sum = np.cumsum(is_true), np.cumsum(is_false)
+    true_sum, false_sum = np.cumsum(outcomes.is_true), np.cumsum(outcomes.is_false)
     precision = true_sum / np.maximum(true_sum + false_sum, np.finfo(np.float64).eps)
-    recall = np.full(len(order), np.nan) if num_counted == 0 else true_sum / float(num_counted)
+    num = len(outcomes.order)
+    recall = np.full(num, np.nan) if num_counted == 0 else true_sum / float(num_counted)
     ap = float("nan") if num_counted == 0 else average_precision(recall, precision, metric=metric)
     return ClassResult(
         ap=ap,
         recall=recall,
         precision=precision,
-        scores=detections.scores[order],
+        scores=scores[outcomes.order],
         num_ground_truths=num_counted,
         num_difficult=int(ignored.sum()),
-        num_detections=len(order),
+        num_detections=num,
     )
 
 
@@ -236,6 +311,25 @@ def mean_ap(results: Sequence[ClassResult], *, over_all_classes: bool = False) -
     counted = [result.ap for result in results if result.num_ground_truths > 0]
     num = len(results) if over_all_classes else len(counted)
     return float(sum(counted) / num) if num else float("nan")
+
+
+def _starts(parts: Sequence[Detections | GroundTruths]) -> list[int]:
+    """Return where each part starts when all are put in a row, and the end."""
+    starts = [0]
+    for part in parts:
+        starts.append(starts[-1] + len(part.image_index))
+    return starts
+
+
+def _concatenate_quads(parts: Sequence[Detections | GroundTruths]) -> FloatArray:
+    return np.concatenate([np.empty((0, 4, 2))] + [part.quads for part in parts])
+
+
+def _groups(parts: Sequence[Detections | GroundTruths]) -> IntArray:
+    """One group for each class of each image."""
+    num = len(parts)
+    keys = [part.image_index * num + label for label, part in enumerate(parts)]
+    return np.concatenate([np.empty(0, np.int64)] + keys).astype(np.int64, copy=False)
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

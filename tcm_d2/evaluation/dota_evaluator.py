@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from detectron2.utils import comm
 
 from tcm_d2.data.dota.labels import OnError
 from tcm_d2.evaluation.average_precision import Metric
+from tcm_d2.evaluation.dict_annotations import annotations_from_dicts
+from tcm_d2.evaluation.evaluation_result import EvaluationResult, analyze_evaluation
 from tcm_d2.evaluation.merge import (
     MergedDetections,
     PatchDetections,
@@ -23,16 +25,15 @@ from tcm_d2.evaluation.merge import (
     merge_patch_detections,
     save_patch_detections,
 )
+from tcm_d2.evaluation.prepare import Annotations, Rules, prepare_evaluation
+from tcm_d2.evaluation.result_export import export_evaluation
 from tcm_d2.evaluation.submission import (
     ClassDetections,
     read_task1,
-    write_task1,
-    write_task1_zip,
+    write_submission,
 )
 from tcm_d2.evaluation.task1_scoring import (
-    Annotations,
     EvaluationReport,
-    evaluate_task1,
     read_annotations,
 )
 from tcm_d2.structures.conversions import boxes_to_quads
@@ -41,8 +42,11 @@ logger = logging.getLogger(__name__)
 
 PATCH_DETECTIONS_FILE = "patch_detections.npz"
 TASK1_DIR = "Task1"
-TASK1_ZIP = "Task1.zip"
 REPORT_FILE = "ap.json"
+ANALYSIS_DIR = "analysis"
+
+Analysis = Literal["none", "numbers", "pictures"]
+ANALYSES: tuple[str, ...] = ("none", "numbers", "pictures")
 
 _NEEDED_KEYS = ("image_id", "source_image_id", "patch_origin_xy", "patch_scale")
 
@@ -51,7 +55,8 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
     """Score rotated detections on patches by the DOTA devkit's rules on whole images.
 
     ``output_dir`` receives, in this order: ``patch_detections.npz`` (all that was predicted, so
-    that a failure later loses nothing), ``Task1/Task1_<class>.txt``, ``Task1.zip`` and ``ap.json``.
+    that a failure later loses nothing), ``Task1/Task1_<class>.txt``, ``Task1.zip``, ``ap.json``
+    and ``analysis/`` (see ``result_export``).
     What is scored are the written files read back, so that scoring them again gives the same
     numbers to the last digit.
 
@@ -67,6 +72,7 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
         nms_iou_threshold: float,
         iou_threshold: float,
         metric: Metric,
+        analysis: Analysis = "numbers",
         distributed: bool = True,
         on_bad_label: OnError = "raise",
     ) -> None:
@@ -74,11 +80,13 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
 
         Args:
             dataset_name: a registered data set whose dicts carry ``source_image_id`` and whose
-                metadata carry ``thing_classes`` and ``label_dir`` (whole-image labels, or None).
+                metadata carry ``thing_classes`` and ``label_dir`` (whole-image labels, or None);
+                with ``labels_in_dicts`` the dicts' own annotations are scored.
             output_dir: made where missing.
             nms_iou_threshold: IoU above which merging suppresses.
             iou_threshold: IoU above which a detection matches an object.
             metric: "11point" or "area".
+            analysis: "none", "numbers" (JSON and CSV files) or "pictures" (these and PNG files).
             distributed: gather from all processes; else each process scores what it saw.
             on_bad_label: what to do with bad label lines, see ``read_label``.
 
@@ -97,6 +105,9 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
         self._nms_iou_threshold = nms_iou_threshold
         self._iou_threshold = iou_threshold
         self._metric: Metric = metric
+        if analysis not in ANALYSES:
+            raise ValueError(f"analysis: expected one of {ANALYSES}, got {analysis!r}")
+        self._analysis: Analysis = analysis
         self._distributed = distributed
         self._annotations: Annotations | None = None
         label_dir = metadata.get("label_dir", None)
@@ -107,6 +118,8 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
                 classes=self._classes,
                 on_bad_label=on_bad_label,
             )
+        elif metadata.get("labels_in_dicts", False):
+            self._annotations = annotations_from_dicts(dicts, self._classes)
         self._parts: list[PatchDetections] = []
         self._num_not_finite = 0
 
@@ -167,11 +180,9 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
 
     def _score(self, detections: PatchDetections) -> OrderedDict[str, dict[str, float]]:
         merged = merge_patch_detections(detections, iou_threshold=self._nms_iou_threshold)
-        task1_dir = self._output_dir / TASK1_DIR
-        files = write_task1(
-            task1_dir, rows_by_class(merged, classes=self._classes), classes=self._classes
+        zip_path = write_submission(
+            self._output_dir, rows_by_class(merged, classes=self._classes), classes=self._classes
         )
-        zip_path = write_task1_zip(self._output_dir / TASK1_ZIP, files)
         logger.info(
             "%s: %d detections on patches, %d after merging into %d images; submission in %s",
             self._dataset_name,
@@ -183,16 +194,29 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
         if self._annotations is None:
             logger.info("%s has no labels: nothing is scored", self._dataset_name)
             return OrderedDict()
-        written = read_task1(task1_dir)
-        report = evaluate_task1(
-            {name: written[name] for name in self._classes},
-            self._annotations,
-            iou_threshold=self._iou_threshold,
-            metric=self._metric,
+        written = read_task1(self._output_dir / TASK1_DIR)
+        rules = Rules(metric=self._metric)
+        prepared = prepare_evaluation(
+            {name: written[name] for name in self._classes}, self._annotations, rules=rules
         )
+        for text in prepared.warnings:
+            logger.warning("%s", text)
+        result = analyze_evaluation(prepared, iou_threshold=self._iou_threshold, rules=rules)
+        report = result.report
         report.write_json(self._output_dir / REPORT_FILE)
+        self._export(result)
         logger.info("AP of %s in percent:\n%s", self._dataset_name, report.as_table())
         return OrderedDict(dota=to_percent_metrics(report))
+
+    def _export(self, result: EvaluationResult) -> None:
+        if self._analysis == "none":
+            return
+        folder = self._output_dir / ANALYSIS_DIR
+        try:
+            export_evaluation(folder, result, pictures=self._analysis == "pictures")
+        except Exception:
+            # The AP is written: a full disk or a missing font must not end a training run.
+            logger.exception("the analysis in %s could not be written", folder)
 
     def _to_patch_detections(self, entry: Mapping[str, Any], instances: Any) -> PatchDetections:
         boxes = instances.pred_boxes.tensor.detach().to("cpu", torch.float32)

@@ -22,7 +22,7 @@ from torch import Tensor
 from tcm_d2.data.dota.labels import write_bytes_atomically
 from tcm_d2.evaluation.quad_iou import FloatArray, IntArray, nms_quads
 from tcm_d2.evaluation.submission import ClassDetections
-from tcm_d2.ops import batched_nms_rotated
+from tcm_d2.structures.conversions import boxes_to_quads
 
 NameStyle = Literal["auto", "rate", "size"]
 NAME_STYLES: tuple[str, ...] = ("auto", "rate", "size")
@@ -118,16 +118,15 @@ def merge_patch_detections(
     class_ids = detections.class_ids[order]
     image_index = image_of_patch[patch_index]
 
-    kept = [torch.empty(0, dtype=torch.int64)]
-    by_image = np.argsort(image_index, kind="stable")
-    ends = np.cumsum(np.bincount(image_index, minlength=len(image_ids)))
-    for rows in np.split(by_image, ends[:-1]) if len(image_ids) else []:
-        if len(rows):
-            row = torch.from_numpy(rows)
-            kept.append(
-                row[batched_nms_rotated(boxes[row], scores[row], class_ids[row], iou_threshold)]
-            )
-    keep = torch.cat(kept)
+    # One group for each class of each image; classes may have any label.
+    _, label = np.unique(class_ids.numpy(), return_inverse=True)
+    group = image_index * (int(label.max(initial=0)) + 1) + label
+    keep = torch.from_numpy(
+        nms_quads(
+            boxes_to_quads(boxes).numpy(), scores.numpy(), group=group, iou_threshold=iou_threshold
+        )
+    )
+    keep = keep[torch.argsort(torch.from_numpy(image_index)[keep], stable=True)]
     return MergedDetections(
         image_ids, image_index[keep.numpy()], boxes[keep], scores[keep], class_ids[keep]
     )

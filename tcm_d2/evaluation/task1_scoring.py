@@ -1,4 +1,4 @@
-"""Score Task1 rows of a whole data set against a folder of whole-image DOTA labels."""
+"""Score result rows of a whole data set against a folder of whole-image DOTA labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,40 +24,32 @@ from tcm_d2.data.dota.labels import (
 )
 from tcm_d2.evaluation.average_precision import (
     ClassResult,
-    Detections,
     DifficultRule,
     GroundTruths,
+    Matches,
     Metric,
     TieOrder,
-    evaluate_class,
+    match_classes,
     mean_ap,
+    score_matches,
+)
+from tcm_d2.evaluation.prepare import (
+    Annotations as Annotations,
+)
+from tcm_d2.evaluation.prepare import (
+    Prepared,
+    Rules,
+    UnknownImages,
+    prepare_evaluation,
+    some_names,
 )
 from tcm_d2.evaluation.quad_iou import FloatArray, signed_area
-from tcm_d2.evaluation.submission import ClassDetections, looks_like_patch_name, no_detections
+from tcm_d2.evaluation.result_rows import ClassDetections, Task
 
 logger = logging.getLogger(__name__)
 
-_MAX_NAMES = 5
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """Ground truth of a data set.
-
-    Attributes:
-        image_ids: the images that count, with or without objects; an image's position is its index.
-        by_class: objects by class name, in the order of the classes asked for.
-        other_classes: number of objects of each class not asked for; they take no part.
-        num_odd_quads: objects without area or crossing themselves, taken as they are: the devkit
-            counts them, though those without area cannot be matched.
-        problems: bad label lines that were skipped or repaired.
-    """
-
-    image_ids: list[str]
-    by_class: dict[str, GroundTruths]
-    other_classes: dict[str, int]
-    num_odd_quads: int
-    problems: LabelProblems
+# Overlaps of the COCO-style mean.
+COCO_IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 
 
 @dataclass(frozen=True)
@@ -71,6 +63,10 @@ class EvaluationReport:
     tie_order: TieOrder
     num_images: int
     warnings: list[str] = field(default_factory=list)
+    protocol: str = "devkit"
+    task: Task = 1
+    inclusive: bool = False
+    ap_by_iou: dict[str, dict[float, float]] = field(default_factory=dict)
 
     @property
     def mean_ap(self) -> float:
@@ -81,6 +77,38 @@ class EvaluationReport:
     def mean_ap_devkit(self) -> float:
         """Sum over the classes with ground truth, divided by the number of all classes."""
         return mean_ap(list(self.classes.values()), over_all_classes=True)
+
+    @property
+    def mean_ap_by_iou(self) -> dict[float, float]:
+        """Mean AP over the classes with ground truth at each IoU of the COCO-style mean."""
+        counted = [name for name, result in self.classes.items() if result.num_ground_truths > 0]
+        thresholds = next(iter(self.ap_by_iou.values()), {})
+        return {
+            iou: float(np.mean([self.ap_by_iou[name][iou] for name in counted]))
+            if counted
+            else float("nan")
+            for iou in thresholds
+        }
+
+    @property
+    def mean_ap_coco(self) -> float:
+        """Mean AP over IoU 0.50:0.95 and classes; NaN where it was not asked for."""
+        values = list(self.mean_ap_by_iou.values())
+        return float(np.mean(values)) if values else float("nan")
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What is special about a class: no ground truth, no detections."""
+        notes = {}
+        for name, result in self.classes.items():
+            if result.num_ground_truths == 0:
+                notes[name] = (
+                    "no ground truth that counts, not in the mean (the devkit adds "
+                    f"{'0' if self.metric == '11point' else 'NaN'} to its sum)"
+                )
+            elif result.num_detections == 0:
+                notes[name] = "no detections, AP 0 (the devkit stops with an IndexError)"
+        return notes
 
     def as_dict(self) -> dict[str, Any]:
         """Return what is written as JSON; NaN becomes None."""
@@ -103,6 +131,13 @@ class EvaluationReport:
                 for name, result in self.classes.items()
             },
             "warnings": self.warnings,
+            "protocol": self.protocol,
+            "task": self.task,
+            "mean_ap_50_95": _nan_to_none(self.mean_ap_coco),
+            "mean_ap_by_iou": {
+                f"{iou:.2f}": _nan_to_none(ap) for iou, ap in self.mean_ap_by_iou.items()
+            },
+            "notes": self.notes,
         }
 
     def write_json(self, path: str | Path) -> None:
@@ -125,7 +160,15 @@ class EvaluationReport:
         if num_counted != len(self.classes):
             devkit_name = f"sum / {len(self.classes)} (devkit)"
             lines.append(f"{devkit_name:<{width}}  {_percent(self.mean_ap_devkit)}")
-        rule = f"IoU > {self.iou_threshold:g}, {self.metric}, difficult: {self.difficult}"
+        if self.ap_by_iou:
+            lines.append(f"{'mean, IoU 0.50:0.95':<{width}}  {_percent(self.mean_ap_coco)}")
+        for note in dict.fromkeys(self.notes.values()):
+            names = ", ".join(name for name, other in self.notes.items() if other == note)
+            lines.append(f"{note}: {names}")
+        sign = ">=" if self.inclusive else ">"
+        rule = f"IoU {sign} {self.iou_threshold:g}, {self.metric}, difficult: {self.difficult}"
+        if self.protocol != "devkit" or self.task != 1:
+            rule = f"Task {self.task}, {self.protocol}'s rules, {rule}"
         lines.append(f"({rule}; {self.num_images} images; '-': class without ground truth)")
         return "\n".join(lines)
 
@@ -156,12 +199,12 @@ def read_annotations(
         raise FileNotFoundError(f"annotations: expected a folder with label files, got {folder}")
     twice = [image_id for image_id, num in Counter(image_ids).items() if num > 1]
     if twice:
-        raise ValueError(f"image_ids: expected each image once, got twice: {_some(twice)}")
+        raise ValueError(f"image_ids: expected each image once, got twice: {some_names(twice)}")
     missing = [image_id for image_id in image_ids if not (folder / f"{image_id}.txt").is_file()]
     if missing:
         raise FileNotFoundError(
             f"{folder}: no label file for {len(missing)} of {len(image_ids)} images: "
-            f"{_some(missing)}; an image without objects needs an empty file <image id>.txt"
+            f"{some_names(missing)}; an image without objects needs an empty file <image id>.txt"
         )
     problems = LabelProblems()
     others: Counter[str] = Counter()
@@ -200,101 +243,111 @@ def evaluate_task1(
     metric: Metric = "11point",
     difficult: DifficultRule = "ignore",
     tie_order: TieOrder = "devkit",
-    unknown_images: Literal["raise", "drop"] = "raise",
+    unknown_images: UnknownImages = "raise",
 ) -> EvaluationReport:
-    """Score Task1 rows by class.
+    """Score Task1 rows by class, see ``evaluate_results``; the options are those of ``Rules``."""
+    return evaluate_results(
+        detections,
+        annotations,
+        iou_threshold=iou_threshold,
+        rules=Rules(metric=metric, difficult=difficult, tie_order=tie_order),
+        unknown_images=unknown_images,
+    )
+
+
+def evaluate_results(
+    detections: Mapping[str, ClassDetections],
+    annotations: Annotations,
+    *,
+    iou_threshold: float,
+    rules: Rules,
+    unknown_images: UnknownImages = "raise",
+    sweep: bool = False,
+) -> EvaluationReport:
+    """Score result rows by class.
 
     Args:
         detections: rows by class name. A class of the annotations that is absent counts as having
             no detections, with a warning where it has objects.
         annotations: ground truth, which also says what the classes and the images are.
-        iou_threshold: in [0, 1), strict.
-        metric: "11point" or "area".
-        difficult: "ignore" or "count".
-        tie_order: "devkit" or "stable" order of equal scores, see ``average_precision``.
+        iou_threshold: in [0, 1).
+        rules: what is compared and how it counts.
         unknown_images: "raise" or "drop" rows of images that ``annotations`` does not list (the
             devkit stops with a KeyError there).
+        sweep: also score at the IoU thresholds of the COCO-style mean.
 
     Raises:
-        ValueError: on rows of unknown images.
+        ValueError: on rows of unknown images, or an unknown choice.
     """
-    warnings = _warn_about_inputs(detections, annotations)
-    index_of = {image_id: index for index, image_id in enumerate(annotations.image_ids)}
-    results: dict[str, ClassResult] = {}
-    dropped: Counter[str] = Counter()
-    for name, ground_truths in annotations.by_class.items():
-        rows = detections.get(name, no_detections())
-        image_index = np.array([index_of.get(i, -1) for i in rows.image_ids], dtype=np.int64)
-        known = image_index >= 0
-        if not known.all():
-            dropped.update(rows.image_ids[row] for row in np.flatnonzero(~known).tolist())
-        found = Detections(image_index[known], rows.quads[known], rows.scores[known])
-        results[name] = evaluate_class(
-            found,
-            ground_truths,
-            iou_threshold=iou_threshold,
-            metric=metric,
-            difficult=difficult,
-            tie_order=tie_order,
-        )
-    if dropped:
-        message = f"{sum(dropped.values())} detections of {len(dropped)} unknown images"
-        message += f": {_some(list(dropped))}"
-        if unknown_images == "raise":
-            raise ValueError(message + _unknown_image_advice(dropped))
-        warnings.append(f"dropped {message}")
-    for text in warnings:
-        logger.warning("%s", text)
-    return EvaluationReport(
-        results, iou_threshold, metric, difficult, tie_order, len(annotations.image_ids), warnings
+    prepared = prepare_evaluation(
+        detections, annotations, rules=rules, unknown_images=unknown_images
     )
+    for text in prepared.warnings:
+        logger.warning("%s", text)
+    return score_prepared(prepared, iou_threshold=iou_threshold, rules=rules, sweep=sweep)
 
 
-def _warn_about_inputs(
-    detections: Mapping[str, ClassDetections], annotations: Annotations
-) -> list[str]:
-    warnings = []
-    absent = [
-        name
-        for name, ground_truths in annotations.by_class.items()
-        if name not in detections and len(ground_truths.difficult)
-    ]
-    if absent:
-        warnings.append(
-            f"no result file for {len(absent)} classes with objects, taken as without detections "
-            f"(the devkit needs the file): {', '.join(absent)}"
+def match_prepared(prepared: Prepared, *, iou_threshold: float, sweep: bool) -> list[Matches]:
+    """Match every class for one threshold and, with ``sweep``, those of the COCO-style mean.
+
+    Raises:
+        ValueError: on wrong shapes, non-finite numbers, or a threshold outside [0, 1).
+    """
+    if not 0 <= iou_threshold < 1:
+        raise ValueError(f"iou_threshold: expected a number in [0, 1), got {iou_threshold}")
+    min_iou = min(iou_threshold, COCO_IOU_THRESHOLDS[0]) if sweep else iou_threshold
+    if 0 < min_iou < 1:
+        min_iou = float(np.nextafter(min_iou, 0.0))  # keeps what an inclusive rule takes
+    return match_classes(prepared.detections, prepared.ground_truths, min_iou=min_iou)
+
+
+def score_prepared(
+    prepared: Prepared,
+    *,
+    iou_threshold: float,
+    rules: Rules,
+    sweep: bool = False,
+    matches: Sequence[Matches] | None = None,
+) -> EvaluationReport:
+    """Score arrays that ``prepare_evaluation`` made, with their matches where these are known."""
+    if matches is None:
+        matches = match_prepared(prepared, iou_threshold=iou_threshold, sweep=sweep)
+
+    def score(label: int, threshold: float) -> ClassResult:
+        return score_matches(
+            prepared.detections[label],
+            prepared.ground_truths[label],
+            matches[label],
+            iou_threshold=threshold,
+            metric=rules.metric,
+            difficult=rules.difficult,
+            tie_order=rules.tie_order,
+            inclusive=rules.inclusive,
         )
-    extra = [name for name in detections if name not in annotations.by_class]
-    if extra:
-        warnings.append(f"results of {len(extra)} classes not evaluated: {', '.join(extra)}")
-    if annotations.other_classes:
-        num = sum(annotations.other_classes.values())
-        names = ", ".join(sorted(annotations.other_classes))
-        warnings.append(f"{num} labelled objects of classes not evaluated: {names}")
-    if annotations.num_odd_quads:
-        warnings.append(
-            f"{annotations.num_odd_quads} labelled objects have no area or cross themselves; they "
-            "count as in the devkit"
-        )
-    if annotations.problems.counts:
-        warnings.append(f"bad label lines: {annotations.problems.summary()}")
-    return warnings
+
+    classes = {name: score(label, iou_threshold) for label, name in enumerate(prepared.names)}
+    thresholds = COCO_IOU_THRESHOLDS if sweep else ()
+    return EvaluationReport(
+        classes,
+        iou_threshold,
+        rules.metric,
+        rules.difficult,
+        rules.tie_order,
+        len(prepared.image_ids),
+        prepared.warnings,
+        protocol=rules.protocol,
+        task=rules.task,
+        inclusive=rules.inclusive,
+        ap_by_iou={
+            name: {threshold: score(label, threshold).ap for threshold in thresholds}
+            for label, name in enumerate(prepared.names)
+        },
+    )
 
 
 def _are_odd(quads: FloatArray) -> NDArray[np.bool_]:
     flat = np.abs(signed_area(quads)) < MIN_QUAD_AREA_PX2
     return np.asarray(flat | quads_cross_themselves(quads), dtype=bool)
-
-
-def _unknown_image_advice(image_ids: Mapping[str, int]) -> str:
-    if any(looks_like_patch_name(image_id) for image_id in image_ids):
-        return "; these are names of patches: merge patch results into whole images first"
-    return "; correct the image list, or allow unknown images to drop these rows"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
-    return ", ".join(names[:_MAX_NAMES]) + more
 
 
 def _nan_to_none(value: float) -> float | None:

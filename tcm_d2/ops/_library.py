@@ -79,17 +79,12 @@ _TWINS: dict[str, Callable[..., Any]] = {
 }
 # Operators that derive: forward and backward are a pair of schemas.
 _DIFFERENTIABLE = ("paired_iou_rotated", "paired_giou_rotated", "paired_diou_rotated")
-# On these devices the twins of these operators are as good as a kernel: no loop over single boxes,
-# and none of them is in a training step.
+# On these devices the twins of these operators are all that is wanted: evaluation and merging work
+# on the CPU.
 _SERVED_BY_TWINS = {
     "CPU": frozenset[str](),
     "CUDA": frozenset(
         {
-            "points_in_rotated_boxes",
-            "quad_iou",
-            "paired_quad_iou",
-            "minimum_area_boxes",
-            # evaluation and merging, which work on the CPU
             "overlapping_quads",
             "nms_quads",
             "parse_text_rows",

@@ -133,9 +133,12 @@ def nms_rotated(
         return keep
     if image_ids is None:
         return keep[:max_detections]
-    images = image_ids[keep]
-    rank = (torch.tril(images[:, None] == images) * 1).sum(dim=1)  # in its image, from 1
-    return keep[rank <= max_detections]
+    # Side by side for each image, in order; the rank is the distance to the image's first.
+    images, index = torch.sort(image_ids[keep], stable=True)
+    rank = torch.arange(len(keep), device=keep.device) - torch.searchsorted(images, images)
+    is_first = torch.empty_like(rank, dtype=torch.bool)
+    is_first[index] = rank < max_detections
+    return keep[is_first]
 
 
 def _prepare(boxes: Tensor) -> _Rects:

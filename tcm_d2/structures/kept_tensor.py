@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+
+Value = TypeVar("Value")
 
 _num_optimizer_steps = 0
 _is_counting_steps = False
@@ -38,7 +40,7 @@ class _Source(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    value: Tensor
+    value: Any
     sources: list[_Source]
     num_optimizer_steps: int
 
@@ -66,14 +68,14 @@ class KeptTensor:
     def __init__(self) -> None:
         self._kept: _Kept | None = None
 
-    def get(self, sources: Iterable[Tensor], compute: Callable[[], Tensor]) -> Tensor:
+    def get(self, sources: Iterable[Tensor], compute: Callable[[], Value]) -> Value:
         """Return what ``compute`` returns for the present ``sources``, without gradients.
 
         It is computed outside autocast, so that it does not depend on who asks first.
 
         Args:
             sources: all tensors that the value depends on.
-            compute: makes the value.
+            compute: makes the value, a tensor or a tuple of several.
         """
         tensors = list(sources)
         if any(tensor.is_inference() for tensor in tensors):
@@ -89,7 +91,8 @@ class KeptTensor:
                 num_optimizer_steps=_num_optimizer_steps,
             )
             self._kept = kept
-        return kept.value
+        value: Value = kept.value
+        return value
 
     def forget(self) -> None:
         """Drop the value and the memory of its sources."""
@@ -99,7 +102,7 @@ class KeptTensor:
         return KeptTensor, ()
 
 
-def _compute_plainly(compute: Callable[[], Tensor], sources: list[Tensor]) -> Tensor:
+def _compute_plainly(compute: Callable[[], Value], sources: list[Tensor]) -> Value:
     """Return ``compute()`` without gradients and autocast, usable outside inference mode, too."""
     kinds = {tensor.device.type for tensor in sources} - {"meta"}
     with torch.inference_mode(False), torch.no_grad(), ExitStack() as stack:

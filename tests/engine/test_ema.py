@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from tcm_d2.checkpoint.load import EMA_KEY
 from tcm_d2.engine.ema import WeightAverage
 from tcm_d2.engine.experiment import Experiment
-from tcm_d2.engine.loop import EMA_KEY, evaluate_only, train
+from tcm_d2.engine.loop import evaluate_only, train
 from tests.engine.tiny_run import (
     AnsweringDetector,
     DiesAt,

@@ -20,6 +20,11 @@ CONFIGS_DIR = Path(__file__).resolve().parents[2] / "configs"
 # Not recipes: bases, and what is only for CPUs.
 YAML_ONLY = ("Base-", "embedded_", "small_")
 STEMS = sorted(p.stem for p in (CONFIGS_DIR / "lazy").glob("*.py"))
+# The same detector with other classes on other data: plain values, and one of them is enough.
+OTHER_DATA_STEMS = [
+    f"tcm_fcos_{name}" for name in ("dota_v15", "dota_v2", "hrsc2016", "ucas_aod", "icdar2015")
+]
+MODEL_STEMS = [stem for stem in STEMS if stem not in OTHER_DATA_STEMS]
 FULL_SIZE_STEMS = ("tcm_fcos", "tcm_atss", "tcm_retinanet", "tcm_fcos_rn101", "fcos_no_tcm")
 SMALL = {
     "MODEL.CLIP.NAME": ("model.clip.name", "custom"),
@@ -121,9 +126,10 @@ def test_plan_values_are_equal(stem: str) -> None:
     assert yaml_plan.output_dir == f"output/{stem}"
 
 
-@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("stem", MODEL_STEMS)
 def test_models_and_losses_are_equal(stem: str) -> None:
-    models = [_seeded_model(plan) for plan in _plans(stem, small=True)]
+    plans = _plans(stem, small=True)
+    models = [_seeded_model(plan) for plan in plans]
     first, second = (model.state_dict() for model in models)
     assert list(first) == list(second)
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -131,7 +137,7 @@ def test_models_and_losses_are_equal(stem: str) -> None:
     losses = []
     for model in models:
         seed_everything(7)
-        losses.append(model.train()(_batch(15, with_masks=model.tcm is not None)))
+        losses.append(model.train()(_batch(plans[0].num_classes, with_masks=model.tcm is not None)))
     assert losses[0].keys() == losses[1].keys()
     assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0])
 
@@ -144,7 +150,7 @@ def test_full_size_models_are_equal(stem: str) -> None:
     assert _module_facts(models[0]) == _module_facts(models[1])
 
 
-@pytest.mark.parametrize("stem", STEMS)
+@pytest.mark.parametrize("stem", [*MODEL_STEMS, "tcm_fcos_icdar2015"])
 def test_optimizer_schedule_and_augmentations_are_equal(stem: str) -> None:
     rates, groups, mappers = [], [], []
     for plan in _plans(stem, small=True):
@@ -183,6 +189,17 @@ def test_evaluators_are_equal(stem: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
     for plan in _plans(stem, small=False):
         plan.build_evaluator("dota_v1_val", tmp_path, False)
     assert made[0] == made[1] and made[0]["iou_threshold"] == 0.5
+
+
+def test_views_of_an_evaluation_are_equal() -> None:
+    yaml_plan = open_plan(CONFIGS_DIR / "tcm_fcos.yaml", ["TEST.TTA.ENABLED", "True"])
+    lazy_plan = open_plan(CONFIGS_DIR / "lazy/tcm_fcos.py", ["dataloader.test.tta.enabled=true"])
+    assert yaml_plan.tta is not None and yaml_plan.tta == lazy_plan.tta
+    assert len(yaml_plan.tta.views) == 8
+    with pytest.raises(ValueError, match=r"TEST\.TTA\.MERGE: expected one of .* got 'sum'"):
+        open_plan(
+            CONFIGS_DIR / "tcm_fcos.yaml", ["TEST.TTA.ENABLED", "True", "TEST.TTA.MERGE", "sum"]
+        )
 
 
 @pytest.mark.parametrize(

@@ -250,3 +250,16 @@ def test_bad_arguments_are_refused_by_name() -> None:
         evaluate_class(found._replace(quads=found.quads[:, :3]), truth, iou_threshold=0.5)
     with pytest.raises(ValueError, match=r"detections.scores: expected finite"):
         evaluate_class(found._replace(scores=np.array([np.nan])), truth, iou_threshold=0.5)
+
+
+def test_an_inclusive_threshold_takes_its_own_value() -> None:
+    """Half of a box: IoU 0.5 exactly, a match for mmrotate and none for the devkit."""
+    square = np.array([upright_quad(0, 0, 10, 10)])
+    half = Detections(np.array([0]), np.array([upright_quad(0, 0, 10, 5)]), np.array([0.9]))
+    objects = GroundTruths(np.array([0]), square, np.array([False]))
+    matches = match_detections(half, objects, min_iou=0.4)
+    for inclusive, expected in ((False, 0.0), (True, 1.0)):
+        result = score_matches(
+            half, objects, matches, iou_threshold=0.5, metric="area", inclusive=inclusive
+        )
+        assert result.ap == expected

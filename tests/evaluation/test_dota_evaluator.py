@@ -117,6 +117,10 @@ def test_predictions_are_merged_scored_and_written(register: Any, tmp_path: Path
         assert set(rows) == set(CLASSES)
         assert rows["plane"].image_ids == ["P1"]
         assert rows["plane"].scores.tolist() == pytest.approx([0.8])
+    analysis = json.loads((out / "analysis" / "evaluation.json").read_text())
+    assert analysis["classes"]["plane"]["ap"] == content["classes"]["plane"]["ap"]
+    assert analysis["classes"]["plane"]["num_true"] == 1
+    assert len(json.loads((out / "analysis" / "matches.json").read_text())["images"]) == 2
     kept = load_patch_detections(out / "patch_detections.npz")
     assert kept.patch_ids == list(PATCHES) and len(kept.scores) == 3
 
@@ -175,6 +179,25 @@ def test_predictions_survive_a_failure(
     assert len(load_patch_detections(tmp_path / "out" / "patch_detections.npz").scores) == 3
 
 
+def test_analysis_is_optional_and_its_failure_keeps_the_ap(
+    register: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = register("eval_analysis", labelled=True)
+    run(DotaEvaluator(name, tmp_path / "none", **OPTIONS, analysis="none"), list(PATCHES))
+    assert not (tmp_path / "none" / "analysis").exists()
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no font")
+
+    monkeypatch.setattr("tcm_d2.evaluation.dota_evaluator.export_evaluation", fail)
+    evaluator = DotaEvaluator(name, tmp_path / "out", **OPTIONS, analysis="pictures")
+    assert run(evaluator, list(PATCHES))["dota"]["AP50-plane"] == pytest.approx(50.0)
+    assert "could not be written" in caplog.text and "no font" in caplog.text
+    assert (tmp_path / "out" / "ap.json").is_file()
+    with pytest.raises(ValueError, match=r"analysis: expected one of .* got 'all'"):
+        DotaEvaluator(name, tmp_path / "out", **{**OPTIONS, "analysis": "all"})
+
+
 def test_wrong_inputs_are_refused(register: Any, tmp_path: Path) -> None:
     evaluator = DotaEvaluator(register("eval_bad", labelled=True), tmp_path / "out", **OPTIONS)
     entry = dataset_dict("P1__0")
@@ -219,3 +242,25 @@ def test_two_processes_give_the_result_of_one(register: Any, tmp_path: Path) -> 
     )
     for name in ("ap.json", "Task1.zip"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_labels_in_the_dicts_of_whole_images_are_scored(tmp_path: Path) -> None:
+    name = "t_labels_in_dicts"
+    corners = upright_quad(80, 15, 20, 10)
+    item = {**dataset_dict("P1__0"), "image_id": "P1", "source_image_id": "P1"}
+    item["annotations"] = [
+        {"quad": corners, "category_id": 0, "difficult": 0},
+        {"quad": [[x, y + 50] for x, y in corners], "category_id": 0, "difficult": 1},
+    ]
+    DatasetCatalog.register(name, lambda: [item])
+    MetadataCatalog.get(name).set(thing_classes=CLASSES, labels_in_dicts=True)
+    try:
+        evaluator = DotaEvaluator(name, tmp_path, **OPTIONS)
+        evaluator.process([item], [prediction(([90, 20, 20, 10, 0], 0.7, 0))])
+        assert evaluator.evaluate()["dota"]["AP50-plane"] == pytest.approx(100)
+        item["source_image_id"] = "P0"
+        with pytest.raises(ValueError, match="expected whole images, got a patch of image 'P0'"):
+            DotaEvaluator(name, tmp_path, **OPTIONS)
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

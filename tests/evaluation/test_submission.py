@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -10,12 +12,15 @@ import pytest
 
 from tcm_d2.evaluation.submission import (
     ClassDetections,
-    lint_task1,
     looks_like_patch_name,
+    read_results,
     read_task1,
+    write_results,
+    write_submission,
     write_task1,
     write_task1_zip,
 )
+from tcm_d2.evaluation.zip_files import pack_zip
 from tests.evaluation.shapes import class_rows, random_rectangles, upright_quad
 
 CLASSES = ("plane", "small-vehicle")
@@ -45,6 +50,28 @@ def test_written_rows_are_read_back(tmp_path: Path) -> None:
         np.testing.assert_allclose(again["plane"].quads, rows.quads, atol=0.00501)
 
 
+def test_upright_boxes_are_written_and_read_as_bounds(tmp_path: Path) -> None:
+    tilted = [[5.0, 0], [10, 5], [5, 10], [0, 5]]
+    rows = {"plane": class_rows([("P1", 0.5, tilted)])}
+    (path, _) = write_results(tmp_path, rows, classes=CLASSES, task=2)
+    assert path.name == "Task2_plane.txt"
+    assert path.read_text() == "P1 0.5 0.00 0.00 10.00 10.00\n"
+    again = read_results(tmp_path, task=2)
+    assert again["plane"].quads[0].tolist() == upright_quad(0, 0, 10, 10)
+    path.write_text("P1 0.5 0 0 10\n")
+    with pytest.raises(ValueError, match=r"Task2_plane.txt:1: expected 6 fields .*, got 5"):
+        read_results(tmp_path, task=2)
+    with pytest.raises(ValueError, match=r"expected files named Task1_<class>\.txt"):
+        read_task1(tmp_path)
+
+
+def test_numbers_only_python_knows_keep_their_place(tmp_path: Path) -> None:
+    write_text(tmp_path, "plane", f"A 0.5 0 0 1_0 0 10 10 0 10\n{ROW}\nB 1_0 0 0 9 0 9 9 0 9\n")
+    rows = read_task1(tmp_path)["plane"]
+    assert rows.image_ids == ["A", "P0001", "B"] and rows.scores.tolist() == [0.5, 0.5, 10.0]
+    assert rows.quads[0].tolist() == upright_quad(0, 0, 10, 10)
+
+
 def test_zip_holds_plain_files_and_is_the_same_each_time(tmp_path: Path) -> None:
     rows = {"plane": class_rows([("P1", 0.5, upright_quad(0, 0, 1, 1))])}
     paths = write_task1(tmp_path / "a", rows, classes=CLASSES)
@@ -53,6 +80,51 @@ def test_zip_holds_plain_files_and_is_the_same_each_time(tmp_path: Path) -> None
     assert first == second
     with zipfile.ZipFile(tmp_path / "1.zip") as archive:
         assert archive.namelist() == ["Task1_plane.txt", "Task1_small-vehicle.txt"]
+        assert archive.testzip() is None
+        for path in paths:
+            assert archive.read(path.name) == path.read_bytes()
+
+
+def test_other_tools_unpack_the_zip(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    contents = {
+        "Task1_\u00e4.txt": b"",
+        "Task1_ship.txt": " ".join(f"{v:.2f}" for v in rng.uniform(0, 3000, 5000)).encode(),
+        "binary": rng.bytes(3000),
+    }
+    path = tmp_path / "a.zip"
+    path.write_bytes(pack_zip(contents))
+    with zipfile.ZipFile(path) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == contents
+        assert all(entry.external_attr >> 16 == 0o100644 for entry in archive.infolist())
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+    assert path.stat().st_size < 0.55 * len(contents["Task1_ship.txt"]) + 3400
+    shutil.unpack_archive(path, tmp_path / "unpacked")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "unpacked").iterdir()} == contents
+    assert zipfile.ZipFile(io.BytesIO(pack_zip({}))).namelist() == []
+
+
+def test_a_zip_holds_the_files_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"plane": class_rows([("P1", 0.5, upright_quad(0, 0, 1, 1))])}
+    write_text(tmp_path / "Task1", "ship", ROW)
+    (tmp_path / "Task1" / "notes.txt").write_text("mine")
+    path = write_submission(tmp_path, rows, classes=CLASSES)
+    assert path == tmp_path / "Task1.zip" and read_task1(path).keys() == set(CLASSES)
+    kept = {"Task1_plane.txt", "Task1_small-vehicle.txt", "notes.txt"}
+    assert {file.name for file in (tmp_path / "Task1").iterdir()} == kept
+    before = path.read_bytes()
+    bad = {"plane": rows["plane"]._replace(scores=np.array([np.inf]))}
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        write_submission(tmp_path, bad, classes=CLASSES)
+    assert path.read_bytes() == before  # refused before anything is touched
+
+    def interrupt(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tcm_d2.evaluation.submission.pack_zip", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_submission(tmp_path, {}, classes=CLASSES)
+    assert not path.exists()
 
 
 def test_writing_refuses_unknown_classes_and_non_finite_rows(tmp_path: Path) -> None:
@@ -61,6 +133,9 @@ def test_writing_refuses_unknown_classes_and_non_finite_rows(tmp_path: Path) -> 
         write_task1(tmp_path, {"ship": rows}, classes=CLASSES)
     with pytest.raises(ValueError, match=r"class 'plane', row 0 \(image P1\)"):
         write_task1(tmp_path, {"plane": rows._replace(scores=np.array([np.nan]))}, classes=CLASSES)
+    for image_id in ("P 1", "", "P1\n"):
+        with pytest.raises(ValueError, match="expected image ids without white space"):
+            write_task1(tmp_path, {"plane": rows._replace(image_ids=[image_id])}, classes=CLASSES)
 
 
 def test_windows_line_ends_whole_numbers_and_exponents_are_taken(tmp_path: Path) -> None:
@@ -133,41 +208,6 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
         archive.writestr("b/Task1_plane.txt", ROW)
     with pytest.raises(ValueError, match="a second file for class 'plane'"):
         read_task1(twice)
-
-
-def test_lint_finds_nothing_in_good_files(tmp_path: Path) -> None:
-    for name in CLASSES:
-        write_text(tmp_path, name, ROW)
-    assert lint_task1(tmp_path, classes=CLASSES, image_ids=["P0001"]) == []
-
-
-@pytest.mark.parametrize(
-    ("rule", "text"),
-    [
-        ("field-count", "P0001 0.5 0 0 10 0 10 10 0"),
-        ("not-a-number", "P0001 x 0 0 10 0 10 10 0 10"),
-        ("non-finite", "P0001 nan 0 0 10 0 10 10 0 10"),
-        ("patch-name", "P0001__1024__0___824 0.5 0 0 10 0 10 10 0 10"),
-        ("unknown-image", "P0002 0.5 0 0 10 0 10 10 0 10"),
-        ("degenerate-quad", "P0001 0.5 0 0 10 0 10 0 0 0"),
-        ("non-convex-quad", "P0001 0.5 0 0 10 0 2 2 0 10"),
-        ("non-convex-quad", "P0001 0.5 0 0 10 15 10 0 0 10"),
-    ],
-)
-def test_lint_names_the_broken_rule(tmp_path: Path, rule: str, text: str) -> None:
-    write_text(tmp_path, "plane", f"{ROW}\n{text}\n")
-    write_text(tmp_path, "small-vehicle", "")
-    problems = lint_task1(tmp_path, classes=CLASSES, image_ids=["P0001"])
-    assert [problem.rule for problem in problems] == [rule]
-    assert "Task1_plane.txt" in problems[0].where
-
-
-def test_lint_lists_missing_and_unknown_classes(tmp_path: Path) -> None:
-    write_text(tmp_path, "plane", ROW)
-    write_text(tmp_path, "aeroplane", ROW)
-    problems = lint_task1(tmp_path, classes=CLASSES)
-    assert [problem.rule for problem in problems] == ["missing-class", "unknown-class"]
-    assert "Task1_small-vehicle.txt" in problems[0].message
 
 
 def test_patch_names_are_recognised() -> None:

@@ -71,7 +71,8 @@ def _replace_parameter(tower: CLIPResNet) -> None:
 
 
 def _step(tower: CLIPResNet) -> None:
-    optimizer = torch.optim.SGD(tower.parameters(), lr=0.1)
+    # Fused: torch does not count these writes.
+    optimizer = torch.optim.AdamW(tower.parameters(), lr=0.1, fused=True)
     with torch.enable_grad():
         tower(torch.randn(1, 3, 32, 32))["res5"].square().mean().backward()
     optimizer.step()

@@ -89,7 +89,7 @@ def test_equals_open_clips_own_encoding_without_context() -> None:
 def test_token_ids_are_not_in_the_state_dict(text) -> None:
     names = set(text.state_dict())
     assert "token_embedding.weight" in names and "ln_final.weight" in names
-    assert not names & {"class_token_ids", "causal_mask"}
+    assert "class_token_ids" not in names
 
 
 def test_name_that_does_not_fit_is_named_with_the_length_it_needs() -> None:
@@ -123,3 +123,24 @@ def test_template_needs_a_place_for_the_name() -> None:
 def test_unusable_prompts(prompts: list[str], vocab_size: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tokenize_prompts(prompts, tokens_per_class=8, vocab_size=vocab_size)
+
+
+def test_common_beginning_computed_once_equals_whole_sequences(text) -> None:
+    """open_clip's transformer over all positions of all classes, with its causal mask."""
+    length = NUM_CONTEXT + text.class_token_ids.shape[1]
+    mask = torch.full((length, length), -torch.inf).triu(1)
+    end_index = text.class_token_ids.argmax(dim=1) + NUM_CONTEXT
+    with torch.no_grad():
+        for block in text.transformer.resblocks:  # biases start at zero
+            block.attn.in_proj_bias.normal_()
+        tokens, context = text.token_embedding(text.class_token_ids), make_context().detach()
+        parts = [tokens[:, :1], context.expand(3, -1, -1), tokens[:, 1:]]
+        sequences = torch.cat(parts, dim=1)
+        prompts = torch.randn(2, TOKEN_WIDTH)
+        for prompt, actual in zip(
+            (None, *prompts), (text(context, None), *text(context, prompts)), strict=True
+        ):
+            x = sequences if prompt is None else sequences + prompt
+            x = text.transformer(x + text.positional_embedding, attn_mask=mask)
+            x = text.ln_final(x[torch.arange(3), end_index]) @ text.text_projection
+            torch.testing.assert_close(actual, x, rtol=1e-4, atol=1e-5)

@@ -170,6 +170,19 @@ def test_bfloat16_autocast_trains() -> None:
     sum(losses.values()).backward()
 
 
+def test_what_becomes_boxes_and_scores_keeps_float32_under_autocast() -> None:
+    head = build_model(tiny_config()).eval().head
+    pyramid = [torch.randn(1, 32, s, s) for s in (32, 16, 8, 4, 2)]
+    towers = []
+    head.class_tower.register_forward_hook(lambda m, i, output: towers.append(output.dtype))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        output = head(pyramid)
+    assert {level.dtype for levels in output for level in levels} == {torch.float32}
+    assert torch.bfloat16 in towers
+    # More values than bfloat16's 8 bits can tell apart between neighbours.
+    assert len(output.class_logits[0].unique()) > 0.9 * output.class_logits[0].numel()
+
+
 def test_channels_last_gives_the_same_losses() -> None:
     cfg = tiny_config()
     plain = build_model(cfg).train()
@@ -204,4 +217,7 @@ def test_parts_of_tcm_come_together() -> None:
             aux_loss_weight=1.0,
             aux_stride_px=4,
             channels_last=False,
+            checkpoint_activations=False,
+            compile_training=False,
+            compile_inference=False,
         )

@@ -62,6 +62,7 @@ def op_samples() -> dict[str, list[tuple[object, ...]]]:
         "nms_rotated": [
             (single1, scores, None, 0.1),
             (boxes1, scores, torch.arange(6) % 2, 0.1),
+            (single1, scores, torch.arange(6) % 2, 0.1, torch.arange(6) % 3, 0.2, 3),
             (single1, scores, torch.arange(6) % 2, 0.1, torch.arange(6) % 3, 0.2, 2),
             (empty, torch.zeros(0), None, 0.1),
         ],

@@ -95,6 +95,35 @@ def test_options_reach_the_score(
     assert json.loads(out.read_text())["classes"]["ship"]["num_ground_truths"] == 1
 
 
+def test_analysis_and_protocols_reach_the_files(
+    tool: ModuleType, task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "analysis"
+    more = ["--output-dir", str(out), "--no-pictures", "--size-edges", "0", "20", "inf"]
+    assert tool.main(arguments(task, *more, "--protocol", "mmrotate")) == 0
+    assert (
+        "Task 1, mmrotate's rules, IoU >= 0.5, 11point, difficult: count" in capsys.readouterr().out
+    )
+    content = json.loads((out / "evaluation.json").read_text())
+    assert content["protocol"] == "mmrotate" and content["difficult"] == "count"
+    assert [entry["high"] for entry in content["mean_by_size"]] == [20.0, None]
+    assert (out / "matches.json").is_file() and not list(out.glob("*.png"))
+    assert tool.main(arguments(task, "--size-edges", "5", "5")) == 1
+    assert "--size-edges: expected at least two increasing" in capsys.readouterr().err
+
+
+def test_upright_boxes(
+    tool: ModuleType, task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (task[0] / "Task2_plane.txt").write_text("P1 0.9 0 0 10 10\nP2 0.8 0 0 10.5 10\n")
+    out = tmp_path / "ap.json"
+    assert tool.main(arguments(task, "--task", "2", "--json", str(out))) == 0
+    content = json.loads(out.read_text())
+    assert content["task"] == 2 and content["classes"]["plane"]["ap"] == pytest.approx(1.0)
+    # Inclusive pixels, 11 against 11.5 px wide: IoU 0.957, above all overlaps of the sweep.
+    assert content["mean_ap_50_95"] == pytest.approx(1.0)
+
+
 def test_bad_input_is_an_error_without_traceback(
     tool: ModuleType, task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,21 +6,27 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
+from tcm_d2.evaluation.merge import PatchDetections, save_patch_detections
 from tcm_d2.evaluation.submission import read_task1
 from tests.conftest import REPO_DIR
 
 
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    script = REPO_DIR / "tools" / "merge_results.py"
-    spec = importlib.util.spec_from_file_location("merge_results", script)
+def load_tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, REPO_DIR / "tools" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    return load_tool("merge_results")
 
 
 @pytest.fixture
@@ -64,6 +70,54 @@ def test_lint_warns_about_unknown_images(
     arguments = ["--detections", str(patches), "--output-dir", str(tmp_path / "out"), *more]
     assert tool.main(arguments) == 0
     assert "unknown-image" in caplog.text
+
+
+def test_strict_lint_is_an_error(tool: ModuleType, patches: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("P2\n")
+    more = ["--image-list", str(tmp_path / "list.txt"), "--strict"]
+    arguments = ["--detections", str(patches), "--output-dir", str(tmp_path / "out"), *more]
+    assert tool.main(arguments) == 1
+    assert (tmp_path / "out" / "Task1.zip").is_file()
+
+
+def test_predictions_of_an_evaluation_and_task_2(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "patch_detections.npz", tmp_path / "out"
+    save_patch_detections(
+        source,
+        PatchDetections(
+            patch_ids=["P1__0", "P1__1"],
+            image_ids=["P1", "P1"],
+            origins_xy=np.array([[0.0, 0.0], [824.0, 0.0]]),
+            scales=np.ones(2),
+            patch_index=np.array([0, 1]),
+            boxes=torch.tensor([[920.0, 10, 40, 20, 0], [96.0, 10, 40, 20, 0]]),
+            scores=torch.tensor([0.6, 0.8]),
+            class_ids=torch.tensor([1, 1]),
+        ),
+    )
+    arguments = ["--detections", str(source), "--output-dir", str(out), "--task", "2"]
+    assert tool.main([*arguments, "--classes", "plane", "ship"]) == 0
+    assert "2 rows on patches -> 1 rows on 1 images" in capsys.readouterr().out
+    text = (out / "Task2" / "Task2_ship.txt").read_text()
+    assert text == "P1 0.800000012 900.00 0.00 940.00 20.00\n"
+    assert tool.main([*arguments, "--classes", "plane"]) == 1
+    assert "--classes: expected at least 2 names" in capsys.readouterr().err
+
+
+def test_lint_tool_prints_file_line_and_advice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lint = load_tool("lint_submission")
+    (tmp_path / "Task1_ship.txt").write_text("P1__1__0___0 0.6 900 0 940 0 940 20 900 20\n")
+    arguments = ["--results", str(tmp_path), "--classes", "ship"]
+    assert lint.main(arguments) == 1
+    printed = capsys.readouterr().out
+    assert "Task1_ship.txt:1: patch-name: " in printed and "merge them first" in printed
+    (tmp_path / "Task1_ship.txt").write_text("P1 0.6 900 0 940 0 940 20 900 20\n")
+    assert lint.main(arguments) == 0
+    assert lint.main(["--results", str(tmp_path / "absent")]) == 2
 
 
 def test_image_names_are_refused(

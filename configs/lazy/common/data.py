@@ -45,6 +45,17 @@ dataloader = dict(
             on_bad_image="raise",
             load_alternatives=None,
         ),
-        evaluator=L(DotaEvaluator)(nms_iou_threshold=0.1, iou_threshold=0.5, metric="11point"),
+        evaluator=L(DotaEvaluator)(
+            nms_iou_threshold=0.1, iou_threshold=0.5, metric="11point", analysis="pictures"
+        ),
+        # Several views of each image in --eval-only; see TEST.TTA in tcm_d2/config/defaults.py.
+        tta=dict(
+            enabled=False,
+            flip=True,
+            quarter_turns=[0, 1, 2, 3],
+            scales=[1.0],
+            nms_threshold=0.1,
+            merge="mean",
+        ),
     ),
 )

@@ -48,4 +48,8 @@ model = L(build_detector)(
     aux_loss_weight=1.0,
     aux_stride_px=4,
     channels_last=False,
+    checkpoint_activations=False,
+    # TRAIN.COMPILE and TEST.COMPILE.
+    compile_training=False,
+    compile_inference=False,
 )

@@ -62,16 +62,6 @@ void test_point(double x, double y, const BoxColumns& boxes, int64_t num_boxes,
   }
 }
 
-void check_points(const at::Tensor& points, const at::Tensor& boxes) {
-  check_boxes(boxes, "boxes");
-  TORCH_CHECK(points.dim() == 2 && points.size(1) == 2,
-              "points: expected shape (P, 2), got ", points.sizes());
-  TORCH_CHECK(points.scalar_type() == boxes.scalar_type() &&
-                  points.device() == boxes.device(),
-              "points: expected dtype and device of the boxes, got ",
-              points.scalar_type(), " on ", points.device());
-}
-
 at::Tensor points_in_rotated_boxes_cpu(const at::Tensor& points,
                                        const at::Tensor& boxes) {
   check_points(points, boxes);

@@ -7,7 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <numeric>
 #include <tuple>
 #include <vector>
 
@@ -19,6 +19,9 @@ namespace {
 // First quads worked on at a time; fixed, so that the order of the pairs does
 // not depend on the number of threads.
 constexpr int64_t kChunk = 1024;
+// Work a thread should get at least, so that starting it pays.
+constexpr int64_t kMinChunksPerThread = 8;
+constexpr int64_t kMinGroupsPerThread = 64;
 // Room left to rounding when a pair is dropped because its upright bounds
 // cannot reach the IoU.
 constexpr double kBoundSlack = 1e-9;
@@ -42,51 +45,48 @@ bool is_finite(const Quad& quad) {
          std::isfinite(quad.bottom);
 }
 
-std::vector<Quad> make_quads(const at::Tensor& quads) {
-  const double* data = quads.const_data_ptr<double>();
-  std::vector<Quad> result(quads.size(0));
-  for (int64_t i = 0; i < quads.size(0); ++i) {
-    result[i] = make_quad(data + 8 * i);
-  }
-  return result;
-}
-
-// The finite quads of a set, those of one group side by side, by left edge.
-struct Member {
-  int64_t group;
-  double left;
-  int64_t index;
-};
-
+// The finite quads of a set, those of one group side by side, by left edge:
+// neighbours in a group are neighbours in memory.
 struct Group {
   int64_t key, begin, end;
   double widest;
 };
 
 struct Groups {
-  std::vector<Member> members;
+  std::vector<Quad> quads;
+  std::vector<int64_t> index;  // of each quad in the set
   std::vector<Group> groups;
 
-  Groups(const std::vector<Quad>& quads, const int64_t* keys) {
-    members.reserve(quads.size());
-    for (size_t i = 0; i < quads.size(); ++i) {
-      if (is_finite(quads[i])) {
-        members.push_back({keys[i], quads[i].left, static_cast<int64_t>(i)});
-      }
+  Groups(const at::Tensor& set, const int64_t* keys) {
+    struct Key {
+      int64_t group;
+      double left;
+      int64_t index;
+    };
+    const double* data = set.const_data_ptr<double>();
+    std::vector<Key> order;
+    order.reserve(set.size(0));
+    for (int64_t i = 0; i < set.size(0); ++i) {
+      const Quad quad = make_quad(data + 8 * i);
+      if (is_finite(quad)) order.push_back({keys[i], quad.left, i});
     }
-    std::sort(members.begin(), members.end(),
-              [](const Member& a, const Member& b) {
-                return std::tie(a.group, a.left, a.index) <
-                       std::tie(b.group, b.left, b.index);
-              });
-    for (int64_t i = 0; i < static_cast<int64_t>(members.size()); ++i) {
-      if (groups.empty() || groups.back().key != members[i].group) {
-        groups.push_back({members[i].group, i, i, 0.0});
+    std::sort(order.begin(), order.end(), [](const Key& a, const Key& b) {
+      return std::tie(a.group, a.left, a.index) <
+             std::tie(b.group, b.left, b.index);
+    });
+    quads.reserve(order.size());
+    index.reserve(order.size());
+    for (const Key& key : order) {
+      const int64_t at = static_cast<int64_t>(quads.size());
+      quads.push_back(make_quad(data + 8 * key.index));
+      index.push_back(key.index);
+      if (groups.empty() || groups.back().key != key.group) {
+        groups.push_back({key.group, at, at, 0.0});
       }
-      const Quad& quad = quads[members[i].index];
-      groups.back().end = i + 1;
-      groups.back().widest =
-          std::max(groups.back().widest, quad.right - quad.left);
+      Group& group = groups.back();
+      group.end = at + 1;
+      group.widest =
+          std::max(group.widest, quads.back().right - quads.back().left);
     }
   }
 
@@ -97,17 +97,17 @@ struct Groups {
     return at != groups.end() && at->key == key ? &*at : nullptr;
   }
 
-  // First member of the group that can reach as far right as left.
+  // First quad of the group that can reach as far right as left.
   int64_t first_reaching(const Group& group, double left) const {
-    const double from = left - group.widest;
     // Rounding of the widths must not lose a pair that touches.
     const double slack = 1e-12 * (std::fabs(left) + group.widest);
-    return std::lower_bound(members.begin() + group.begin,
-                            members.begin() + group.end, from - slack,
-                            [](const Member& member, double wanted) {
-                              return member.left < wanted;
+    const double from = left - group.widest - slack;
+    return std::lower_bound(quads.begin() + group.begin,
+                            quads.begin() + group.end, from,
+                            [](const Quad& quad, double wanted) {
+                              return quad.left < wanted;
                             }) -
-           members.begin();
+           quads.begin();
   }
 };
 
@@ -136,40 +136,35 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> overlapping_quads_cpu(
     const at::Tensor& group1, const at::Tensor& group2, double min_iou) {
   check_grouped(quads1, group1, "quads1");
   check_grouped(quads2, group2, "quads2");
-  const std::vector<Quad> one = make_quads(quads1.contiguous());
-  const std::vector<Quad> two = make_quads(quads2.contiguous());
+  const at::Tensor one = quads1.contiguous();
   const at::Tensor keys1 = group1.contiguous();
   const at::Tensor keys2 = group2.contiguous();
+  const double* data = one.const_data_ptr<double>();
   const int64_t* key_of = keys1.const_data_ptr<int64_t>();
-  const Groups groups(two, keys2.const_data_ptr<int64_t>());
+  const Groups groups(quads2.contiguous(), keys2.const_data_ptr<int64_t>());
   const double factor = bound_factor(min_iou);
-  const int64_t num = static_cast<int64_t>(one.size());
+  const int64_t num = one.size(0);
   std::vector<std::vector<Pair>> found((num + kChunk - 1) / kChunk);
   at::parallel_for(
-      0, static_cast<int64_t>(found.size()), 1,
+      0, static_cast<int64_t>(found.size()), kMinChunksPerThread,
       [&](int64_t begin, int64_t end) {
-        for (int64_t chunk = begin; chunk < end; ++chunk) {
-          std::vector<Pair>& pairs = found[chunk];
-          const int64_t last = std::min(num, (chunk + 1) * kChunk);
-          for (int64_t i = chunk * kChunk; i < last; ++i) {
-            const Quad& quad = one[i];
-            const Group* group =
-                is_finite(quad) ? groups.find(key_of[i]) : nullptr;
-            if (group == nullptr) continue;
-            const size_t start = pairs.size();
-            for (int64_t at = groups.first_reaching(*group, quad.left);
-                 at < group->end && groups.members[at].left < quad.right;
-                 ++at) {
-              const int64_t j = groups.members[at].index;
-              if (!bounds_allow(quad, two[j], factor)) continue;
-              const double iou = quad_iou(quad, two[j]);
-              if (iou > min_iou) pairs.push_back({i, j, iou});
-            }
-            std::sort(pairs.begin() + start, pairs.end(),
-                      [](const Pair& a, const Pair& b) {
-                        return a.second < b.second;
-                      });
+        for (int64_t i = begin * kChunk; i < std::min(num, end * kChunk); ++i) {
+          const Quad quad = make_quad(data + 8 * i);
+          const Group* group =
+              is_finite(quad) ? groups.find(key_of[i]) : nullptr;
+          if (group == nullptr) continue;
+          std::vector<Pair>& pairs = found[i / kChunk];
+          const size_t start = pairs.size();
+          for (int64_t at = groups.first_reaching(*group, quad.left);
+               at < group->end && groups.quads[at].left < quad.right; ++at) {
+            const Quad& other = groups.quads[at];
+            if (!bounds_allow(quad, other, factor)) continue;
+            const double iou = quad_iou(quad, other);
+            if (iou > min_iou) pairs.push_back({i, groups.index[at], iou});
           }
+          std::sort(
+              pairs.begin() + start, pairs.end(),
+              [](const Pair& a, const Pair& b) { return a.second < b.second; });
         }
       });
   int64_t total = 0;
@@ -190,26 +185,27 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> overlapping_quads_cpu(
   return {first, second, iou};
 }
 
-// Lets the members of one group suppress each other, best rank first.
+// Lets the quads of one group suppress each other, best rank first. Quads come
+// in rank order: their index in the set is their rank.
 void suppress_in_group(const Groups& groups, const Group& group,
-                       const std::vector<Quad>& quads, double iou_threshold,
-                       std::vector<uint8_t>& suppressed) {
-  // Quads come in rank order: their index is their rank.
+                       double iou_threshold, std::vector<uint8_t>& suppressed) {
   std::vector<int64_t> by_rank(group.end - group.begin);
-  for (int64_t i = 0; i < static_cast<int64_t>(by_rank.size()); ++i) {
-    by_rank[i] = groups.members[group.begin + i].index;
-  }
-  std::sort(by_rank.begin(), by_rank.end());
+  std::iota(by_rank.begin(), by_rank.end(), group.begin);
+  std::sort(by_rank.begin(), by_rank.end(), [&](int64_t a, int64_t b) {
+    return groups.index[a] < groups.index[b];
+  });
   const double factor = bound_factor(iou_threshold);
-  for (const int64_t i : by_rank) {
-    if (suppressed[i]) continue;
-    const Quad& quad = quads[i];
+  for (const int64_t better : by_rank) {
+    const int64_t rank = groups.index[better];
+    if (suppressed[rank]) continue;
+    const Quad& quad = groups.quads[better];
     for (int64_t at = groups.first_reaching(group, quad.left);
-         at < group.end && groups.members[at].left < quad.right; ++at) {
-      const int64_t j = groups.members[at].index;
-      if (j > i && !suppressed[j] && bounds_allow(quad, quads[j], factor) &&
-          quad_iou(quad, quads[j]) > iou_threshold) {
-        suppressed[j] = 1;
+         at < group.end && groups.quads[at].left < quad.right; ++at) {
+      const int64_t other_rank = groups.index[at];
+      const Quad& other = groups.quads[at];
+      if (other_rank > rank && bounds_allow(quad, other, factor) &&
+          !suppressed[other_rank] && quad_iou(quad, other) > iou_threshold) {
+        suppressed[other_rank] = 1;
       }
     }
   }
@@ -223,14 +219,14 @@ at::Tensor nms_quads_cpu(const at::Tensor& quads, const at::Tensor& scores,
               scores.sizes());
   const at::Tensor order =
       at::argsort(scores, /*stable=*/true, /*dim=*/0, /*descending=*/true);
-  const std::vector<Quad> sorted = make_quads(quads.index_select(0, order));
+  const at::Tensor sorted = quads.index_select(0, order);
   const at::Tensor keys = group.index_select(0, order);
   const Groups groups(sorted, keys.const_data_ptr<int64_t>());
-  std::vector<uint8_t> suppressed(sorted.size(), 0);
-  at::parallel_for(0, static_cast<int64_t>(groups.groups.size()), 1,
-                   [&](int64_t begin, int64_t end) {
+  std::vector<uint8_t> suppressed(sorted.size(0), 0);
+  at::parallel_for(0, static_cast<int64_t>(groups.groups.size()),
+                   kMinGroupsPerThread, [&](int64_t begin, int64_t end) {
                      for (int64_t i = begin; i < end; ++i) {
-                       suppress_in_group(groups, groups.groups[i], sorted,
+                       suppress_in_group(groups, groups.groups[i],
                                          iou_threshold, suppressed);
                      }
                    });
@@ -239,7 +235,7 @@ at::Tensor nms_quads_cpu(const at::Tensor& quads, const at::Tensor& scores,
   at::Tensor keep = at::empty({num_kept}, order.options());
   int64_t* kept = keep.mutable_data_ptr<int64_t>();
   const int64_t* original = order.const_data_ptr<int64_t>();
-  for (size_t i = 0; i < sorted.size(); ++i) {
+  for (size_t i = 0; i < suppressed.size(); ++i) {
     if (!suppressed[i]) *kept++ = original[i];
   }
   return keep;

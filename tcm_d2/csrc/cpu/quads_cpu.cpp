@@ -8,6 +8,7 @@
 
 #include <vector>
 
+#include "../checks.h"
 #include "../quad_geometry.h"
 
 namespace tcm_d2 {
@@ -16,23 +17,6 @@ namespace {
 // Items a thread should get at least, so that starting it pays.
 constexpr int64_t kMinQuadsPerThread = 1024;
 constexpr int64_t kMinBoundsPerThread = 16384;
-
-void check_quads(const at::Tensor& quads, const char* name) {
-  TORCH_CHECK(quads.dim() == 3 && quads.size(1) == 4 && quads.size(2) == 2,
-              name, ": expected shape (N, 4, 2), got ", quads.sizes());
-  TORCH_CHECK(
-      quads.scalar_type() == at::kFloat || quads.scalar_type() == at::kDouble,
-      name, ": expected float32 or float64, got ", quads.scalar_type());
-}
-
-void check_quad_pair(const at::Tensor& quads1, const at::Tensor& quads2) {
-  check_quads(quads1, "quads1");
-  check_quads(quads2, "quads2");
-  TORCH_CHECK(quads1.scalar_type() == quads2.scalar_type() &&
-                  quads1.device() == quads2.device(),
-              "quads2: expected dtype and device of quads1, got ",
-              quads2.scalar_type(), " on ", quads2.device());
-}
 
 template <typename Scalar>
 std::vector<Quad> make_quads(const at::Tensor& quads) {

@@ -7,24 +7,16 @@
 #include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <tuple>
 
 #include "../checks.h"
 #include "../enclosing_iou.h"
+#include "launch.h"
 
 namespace tcm_d2 {
 namespace {
 
 constexpr int kThreads = 128;
-// More pairs than a grid of this many blocks holds are looped over.
-constexpr int64_t kMaxBlocks = 1 << 30;
-
-unsigned num_blocks(int64_t num_pairs) {
-  return static_cast<unsigned>(
-      std::min((num_pairs + kThreads - 1) / kThreads, kMaxBlocks));
-}
-
 template <Penalty penalty, typename Scalar>
 __global__ void __launch_bounds__(kThreads)
     enclosed_iou_kernel(const Scalar* boxes1, const Scalar* boxes2,
@@ -66,7 +58,7 @@ at::Tensor enclosed_iou_cuda(const at::Tensor& boxes1,
   const auto stream = c10::cuda::getCurrentCUDAStream();
   AT_DISPATCH_FLOATING_TYPES(first.scalar_type(), "enclosed_iou_cuda", [&] {
     enclosed_iou_kernel<penalty, scalar_t>
-        <<<num_blocks(num_pairs), kThreads, 0, stream>>>(
+        <<<num_blocks(num_pairs, kThreads), kThreads, 0, stream>>>(
             first.const_data_ptr<scalar_t>(), second.const_data_ptr<scalar_t>(),
             num_pairs, values.mutable_data_ptr<scalar_t>());
   });
@@ -94,7 +86,7 @@ std::tuple<at::Tensor, at::Tensor> enclosed_iou_backward_cuda(
   AT_DISPATCH_FLOATING_TYPES(
       first.scalar_type(), "enclosed_iou_backward_cuda", [&] {
         enclosed_iou_backward_kernel<penalty, scalar_t>
-            <<<num_blocks(num_pairs), kThreads, 0, stream>>>(
+            <<<num_blocks(num_pairs, kThreads), kThreads, 0, stream>>>(
                 scales.const_data_ptr<scalar_t>(),
                 first.const_data_ptr<scalar_t>(),
                 second.const_data_ptr<scalar_t>(), num_pairs,

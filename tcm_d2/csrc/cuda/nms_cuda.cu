@@ -1,6 +1,5 @@
-// Greedy non-maximum suppression of rotated boxes on CUDA: a bit mask of who
-// suppresses whom among the sorted boxes, then one block walks down the mask.
-// The mask stays on the device; only the number of kept boxes reaches the host.
+// Greedy non-maximum suppression of rotated boxes on CUDA. All of it stays on
+// the device; only the number of kept boxes reaches the host.
 
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
@@ -10,101 +9,87 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "../checks.h"
-#include "../rotated_geometry.h"
+#include "launch.h"
+#include "nms_kernels.h"
 
 namespace tcm_d2 {
 namespace {
 
-using Word = unsigned long long;  // 64 boxes, one bit each
-constexpr int kBits = 64;
-constexpr int kReduceThreads = 1024;
-constexpr int64_t kMaxGridY = 65535;
+// What the kernels work on, allocated once: 81 bytes a box and one mask.
+struct Workspace {
+  at::Tensor rects, hulls, keys, removed, kept, survivors, counts, mask;
 
-// Word (i, c) of the mask: which of the boxes 64 c ... 64 c + 63 box i
-// suppresses. Only c >= i / 64 is written, and only later boxes are marked.
-template <typename Scalar>
-__global__ void __launch_bounds__(kBits)
-    suppression_mask_kernel(const Scalar* boxes, const int64_t* labels,
-                            const int64_t* images, int64_t num_boxes,
-                            int64_t num_words, double iou_threshold,
-                            Word* mask) {
-  __shared__ Rect<double> columns[kBits];
-  __shared__ int64_t column_labels[kBits];
-  __shared__ int64_t column_images[kBits];
-  const int64_t column_block = blockIdx.x;
-  const int64_t first_column = column_block * kBits;
-  const int64_t columns_left = num_boxes - first_column;
-  const int count =
-      columns_left < kBits ? static_cast<int>(columns_left) : kBits;
-  if (threadIdx.x < count) {
-    columns[threadIdx.x] =
-        make_rect<double>(boxes + 5 * (first_column + threadIdx.x));
-    column_labels[threadIdx.x] =
-        labels == nullptr ? 0 : labels[first_column + threadIdx.x];
-    column_images[threadIdx.x] =
-        images == nullptr ? 0 : images[first_column + threadIdx.x];
+  explicit Workspace(const at::Tensor& boxes)
+      : rects(
+            at::empty({boxes.size(0), 7}, boxes.options().dtype(at::kDouble))),
+        hulls(at::empty({boxes.size(0), 4}, boxes.options().dtype(at::kFloat))),
+        keys(at::empty({boxes.size(0)}, boxes.options().dtype(at::kInt))),
+        removed(at::zeros({boxes.size(0)}, boxes.options().dtype(at::kByte))),
+        kept(at::zeros({boxes.size(0)}, boxes.options().dtype(at::kBool))),
+        survivors(at::empty({kTile}, boxes.options().dtype(at::kInt))),
+        counts(at::zeros({2}, boxes.options().dtype(at::kLong))),
+        mask(at::empty({std::min<int64_t>(kTile, boxes.size(0)), kTileWords},
+                       boxes.options().dtype(at::kLong))) {}
+
+  Fates fates(int64_t max_kept) {
+    int64_t* numbers = counts.mutable_data_ptr<int64_t>();
+    return {removed.mutable_data_ptr<uint8_t>(),
+            kept.mutable_data_ptr<bool>(),
+            survivors.mutable_data_ptr<int32_t>(),
+            reinterpret_cast<int32_t*>(numbers),
+            numbers + 1,
+            max_kept};
   }
-  __syncthreads();
-  for (int64_t row_block = blockIdx.y; row_block <= column_block;
-       row_block += gridDim.y) {
-    const int64_t row = row_block * kBits + threadIdx.x;
-    if (row >= num_boxes) {
-      continue;
-    }
-    const Rect<double> rect = make_rect<double>(boxes + 5 * row);
-    const int64_t label = labels == nullptr ? 0 : labels[row];
-    const int64_t image = images == nullptr ? 0 : images[row];
-    Word word = 0;
-    // On the diagonal only boxes after this one.
-    const int start = row_block == column_block ? threadIdx.x + 1 : 0;
-    for (int k = start; k < count; ++k) {
-      if (column_labels[k] == label && column_images[k] == image &&
-          overlap(rect, columns[k], false) > iou_threshold) {
-        word |= Word(1) << k;
-      }
-    }
-    mask[row * num_words + column_block] = word;
-  }
+};
+
+static_assert(sizeof(Rect<double>) == 7 * sizeof(double), "rows of rects");
+static_assert(sizeof(Hull) == 4 * sizeof(float), "rows of hulls");
+
+SortedBoxes prepare(const at::Tensor& boxes, const int64_t* labels,
+                    const int64_t* images, double iou_threshold,
+                    Workspace* workspace, c10::cuda::CUDAStream stream) {
+  auto* rects = reinterpret_cast<Rect<double>*>(
+      workspace->rects.mutable_data_ptr<double>());
+  auto* hulls =
+      reinterpret_cast<Hull*>(workspace->hulls.mutable_data_ptr<float>());
+  auto* keys =
+      reinterpret_cast<uint32_t*>(workspace->keys.mutable_data_ptr<int32_t>());
+  const int64_t num_boxes = boxes.size(0);
+  AT_DISPATCH_FLOATING_TYPES(boxes.scalar_type(), "nms_rotated_cuda", [&] {
+    prepare_boxes_kernel<scalar_t>
+        <<<num_blocks(num_boxes, kColumns), kColumns, 0, stream>>>(
+            boxes.const_data_ptr<scalar_t>(), labels, images, num_boxes, rects,
+            hulls, keys);
+  });
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return {rects, hulls, keys, labels, images, num_boxes, iou_threshold};
 }
 
-// One block goes down the boxes, 64 at a time: one thread settles who survives
-// among the 64, then all threads let the survivors suppress the later words.
-__global__ void __launch_bounds__(kReduceThreads)
-    greedy_reduce_kernel(const Word* mask, int64_t num_boxes, int64_t num_words,
-                         Word* removed, bool* keep) {
-  __shared__ Word survivors;
-  for (int64_t block = 0; block < num_words; ++block) {
-    const int64_t first = block * kBits;
-    const int64_t left = num_boxes - first;
-    const int count = left < kBits ? static_cast<int>(left) : kBits;
-    if (threadIdx.x == 0) {
-      Word gone = removed[block];
-      Word alive = 0;
-      for (int k = 0; k < count; ++k) {
-        if (!((gone >> k) & 1)) {
-          alive |= Word(1) << k;
-          gone |= mask[(first + k) * num_words + block];
-        }
-      }
-      survivors = alive;
+// Settles the boxes tile by tile, without waiting for the device.
+void keep_greedily(const SortedBoxes& boxes, const Fates& fates, Word* mask,
+                   c10::cuda::CUDAStream stream) {
+  for (int64_t first = 0; first < boxes.num_boxes; first += kTile) {
+    const int num_in_tile =
+        static_cast<int>(std::min<int64_t>(kTile, boxes.num_boxes - first));
+    const unsigned num_row_blocks = num_blocks(num_in_tile, kRows);
+    suppression_mask_kernel<<<dim3(num_blocks(num_in_tile, kColumns),
+                                   num_row_blocks),
+                              kColumns, 0, stream>>>(boxes, fates, first,
+                                                     num_in_tile, mask);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    greedy_reduce_kernel<<<1, kReduceThreads, 0, stream>>>(fates, first,
+                                                           num_in_tile, mask);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    const int64_t later = first + kTile;
+    if (later < boxes.num_boxes) {
+      suppress_later_kernel<<<
+          dim3(num_blocks(boxes.num_boxes - later, kColumns), num_row_blocks),
+          kColumns, 0, stream>>>(boxes, fates, first, later);
+      C10_CUDA_KERNEL_LAUNCH_CHECK();
     }
-    __syncthreads();
-    const Word alive = survivors;
-    if (threadIdx.x < count) {
-      keep[first + threadIdx.x] = (alive >> threadIdx.x) & 1;
-    }
-    for (int64_t word = block + 1 + threadIdx.x; word < num_words;
-         word += kReduceThreads) {
-      Word gone = removed[word];
-      for (Word rest = alive; rest != 0; rest &= rest - 1) {
-        const int k = __ffsll(static_cast<long long>(rest)) - 1;
-        gone |= mask[(first + k) * num_words + word];
-      }
-      removed[word] = gone;
-    }
-    __syncthreads();  // removed and survivors are read in the next round
   }
 }
 
@@ -145,28 +130,20 @@ at::Tensor nms_rotated_cuda(const at::Tensor& boxes, const at::Tensor& scores,
     return values.defined() ? values.const_data_ptr<int64_t>() : nullptr;
   };
 
-  const int64_t num_words = (num_boxes + kBits - 1) / kBits;
-  const auto word_options = boxes.options().dtype(at::kLong);
-  at::Tensor mask = at::empty({num_boxes, num_words}, word_options);
-  at::Tensor removed = at::zeros({num_words}, word_options);
-  at::Tensor keep = at::empty({num_boxes}, boxes.options().dtype(at::kBool));
-  Word* mask_words = reinterpret_cast<Word*>(mask.mutable_data_ptr<int64_t>());
-  const dim3 grid(
-      static_cast<unsigned>(num_words),
-      static_cast<unsigned>(num_words < kMaxGridY ? num_words : kMaxGridY));
   const auto stream = c10::cuda::getCurrentCUDAStream();
-  AT_DISPATCH_FLOATING_TYPES(sorted.scalar_type(), "nms_rotated_cuda", [&] {
-    suppression_mask_kernel<scalar_t><<<grid, kBits, 0, stream>>>(
-        sorted.const_data_ptr<scalar_t>(), data(sorted_labels),
-        data(sorted_images), num_boxes, num_words, iou_threshold, mask_words);
-  });
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-  greedy_reduce_kernel<<<1, kReduceThreads, 0, stream>>>(
-      mask_words, num_boxes, num_words,
-      reinterpret_cast<Word*>(removed.mutable_data_ptr<int64_t>()),
-      keep.mutable_data_ptr<bool>());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-  const at::Tensor kept = order.masked_select(keep);
+  Workspace workspace(sorted);
+  const SortedBoxes prepared =
+      prepare(sorted, data(sorted_labels), data(sorted_images), iou_threshold,
+              &workspace, stream);
+  // With one image, what comes after enough boxes isn't needed.
+  const bool may_stop = max_detections.has_value() && !image_ids.has_value();
+  const int64_t enough =
+      may_stop ? *max_detections : std::numeric_limits<int64_t>::max();
+  keep_greedily(
+      prepared, workspace.fates(enough),
+      reinterpret_cast<Word*>(workspace.mask.mutable_data_ptr<int64_t>()),
+      stream);
+  const at::Tensor kept = order.masked_select(workspace.kept);
   if (!max_detections.has_value()) {
     return kept;
   }

@@ -150,6 +150,37 @@ def read_label(
     return label
 
 
+def check_label(
+    label: DotaLabel,
+    where: str,
+    classes: Sequence[str],
+    *,
+    on_error: OnError,
+    problems: LabelProblems,
+) -> None:
+    """Check class names and quads of a label that comes from another format, in place.
+
+    Args:
+        where: the file, for messages; objects are named by their number from 1.
+        classes, on_error, problems: see `read_label`.
+
+    Raises:
+        LabelError: (a ValueError) as `read_label` does.
+    """
+    known, kept, numbers = frozenset(classes), [], []
+    for number, obj in enumerate(label.objects, start=1):
+        if obj.class_name in known:
+            kept.append(obj)
+            numbers.append(number)
+            continue
+        message = (
+            f"unknown class {obj.class_name!r}; {describe_unknown_class(obj.class_name, classes)}"
+        )
+        _complain(f"{where}:{number}: {message}", "unknown class", on_error, problems)
+    label.objects = kept
+    _check_quads(label, numbers, where, on_error, problems)
+
+
 def write_label(path: str | os.PathLike[str], label: DotaLabel) -> None:
     """Write one label file atomically: readers see the old file or the whole new one."""
     lines = []

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from tcm_d2.data.dota.labels import LabelProblems, OnError, list_labels, read_label
+from tcm_d2.data.dota.labels import DotaLabel, LabelProblems, OnError, list_labels, read_label
 from tcm_d2.data.dota.manifest import (
     IMAGE_FOLDER,
     LABEL_FOLDER,
@@ -139,16 +139,7 @@ def load_dota_images(
     reader = _AnnotationReader(classes, on_error)
     dicts = []
     for image_id, path in _with_progress(list(images.items()), f"images of {image_dir}"):
-        height, width = read_image_size_hw(path)
-        item: dict[str, Any] = {
-            "file_name": str(path),
-            "image_id": image_id,
-            "height": height,
-            "width": width,
-            "source_image_id": image_id,
-            "patch_origin_xy": (0.0, 0.0),
-            "patch_scale": 1.0,
-        }
+        item = _image_dict(image_id, path)
         if labels is not None:
             item["annotations"] = reader.read(labels[image_id])
         dicts.append(item)
@@ -156,6 +147,54 @@ def load_dota_images(
         raise ValueError(f"{image_dir}: expected images with labels, got an empty data set")
     reader.report(str(image_dir), len(dicts), "images")
     return dicts
+
+
+def load_labelled_images(
+    items: Sequence[tuple[str, Path, DotaLabel | None]], classes: Sequence[str], *, where: str
+) -> list[dict[str, Any]]:
+    """Return the dicts of whole images whose labels are read already.
+
+    Args:
+        items: image id, image file, and the label (None: the image has none).
+        classes: class names; an annotation's category_id is the index into them.
+        where: for the log.
+
+    Raises:
+        FileNotFoundError, ValueError: files that are missing or no images.
+    """
+    ids = {name: index for index, name in enumerate(classes)}
+    dicts = []
+    for image_id, path, label in _with_progress(list(items), f"images of {where}"):
+        dicts.append(_image_dict(image_id, path))
+        if label is not None:
+            dicts[-1]["annotations"] = _to_annotations(label, ids)
+    num_objects = sum(len(item.get("annotations", ())) for item in dicts)
+    logger.info("%s: %d images, %d objects", where, len(dicts), num_objects)
+    return dicts
+
+
+def _image_dict(image_id: str, path: Path) -> dict[str, Any]:
+    height, width = read_image_size_hw(path)
+    return {
+        "file_name": str(path),
+        "image_id": image_id,
+        "height": height,
+        "width": width,
+        "source_image_id": image_id,
+        "patch_origin_xy": (0.0, 0.0),
+        "patch_scale": 1.0,
+    }
+
+
+def _to_annotations(label: DotaLabel, category_ids: dict[str, int]) -> list[dict[str, Any]]:
+    return [
+        {
+            "quad": [list(obj.quad[i : i + 2]) for i in (0, 2, 4, 6)],
+            "category_id": category_ids[obj.class_name],
+            "difficult": obj.difficult,
+        }
+        for obj in label.objects
+    ]
 
 
 class _AnnotationReader:
@@ -181,14 +220,7 @@ class _AnnotationReader:
                 "tools/split_dota.py command again, or register the images without labels"
             ) from None
         self._num_objects += len(label.objects)
-        return [
-            {
-                "quad": [list(obj.quad[i : i + 2]) for i in (0, 2, 4, 6)],
-                "category_id": self._category_ids[obj.class_name],
-                "difficult": obj.difficult,
-            }
-            for obj in label.objects
-        ]
+        return _to_annotations(label, self._category_ids)
 
     def report(self, where: str, num_items: int, noun: str) -> None:
         """Log what was read, and once what was left out."""

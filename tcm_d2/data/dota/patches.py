@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import cv2
 import numpy as np
 
 from tcm_d2.data.dota import manifest
+from tcm_d2.data.dota.clipping import clip_quads_to_window
 from tcm_d2.data.dota.labels import (
     DotaLabel,
     DotaObject,
@@ -21,13 +21,14 @@ from tcm_d2.data.dota.labels import (
     write_label,
 )
 from tcm_d2.data.dota.manifest import PatchRecord
+from tcm_d2.data.dota.pixels import PatchPlan, encode_patches, open_rows
 from tcm_d2.data.dota.windows import (
     keep_covered_windows,
     quads_cut_by_window,
     quads_window_iof,
     sliding_windows,
 )
-from tcm_d2.data.images import BadImageError, read_image, read_image_size_hw
+from tcm_d2.data.images import BadImageError, read_image_size_hw
 
 _TRUNCATED_MARK = 2
 
@@ -44,6 +45,8 @@ class SplitConfig:
         pad_rgb: colour beyond the image's right and bottom border.
         resize_patches: save windows of other rates at patch_size_px.
         keep_empty: write patches without objects too (always so without labels).
+        truncated: objects that reach beyond their patch stay "whole", as mmrotate writes them, or
+            become a "clip": the part inside, with four corners (see `clip_quads_to_window`).
         mark_truncated: write difficulty 2 for objects that reach beyond their patch.
         on_error: bad label lines, see `read_label`.
         on_missing: "raise" or "skip" (counted) images without label and labels without image.
@@ -60,6 +63,7 @@ class SplitConfig:
     pad_rgb: tuple[int, int, int] = (124, 116, 104)
     resize_patches: bool = True
     keep_empty: bool = True
+    truncated: Literal["whole", "clip"] = "whole"
     mark_truncated: bool = False
     on_error: OnError = "raise"
     on_missing: Literal["raise", "skip"] = "raise"
@@ -76,6 +80,8 @@ class SplitConfig:
         for name in ("min_object_iof", "min_image_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected 0..1, got {getattr(self, name)}")
+        if self.truncated not in ("whole", "clip"):
+            raise ValueError(f"truncated: expected 'whole' or 'clip', got {self.truncated!r}")
         if self.image_suffix not in (".png", ".jpg", ".bmp", ".tif"):
             raise ValueError(
                 f"image_suffix: expected .png, .jpg, .bmp or .tif, got {self.image_suffix!r}"
@@ -121,32 +127,56 @@ def split_image(
         )
     quads = np.array([obj.quad for obj in label.objects], dtype=np.float64).reshape(-1, 4, 2)
     records: list[PatchRecord] = []
-    image: np.ndarray | None = None
     try:
-        height, width = read_image_size_hw(task.image_path)
-        windows = _windows_of(height, width, config)
+        size_hw = read_image_size_hw(task.image_path)
+        windows = _windows_of(*size_hw, config)
         inside = quads_window_iof(quads, windows) >= config.min_object_iof
         if task.label_path is not None and not config.keep_empty:
             filled = inside.any(axis=0)
             windows, inside = windows[filled], inside[:, filled]
-        if out_dir is not None and len(windows):
-            image = read_image(task.image_path, channel_order="BGR")
+        records = [
+            _patch_record(task, window, int(members.sum()), config)
+            for window, members in zip(windows, inside.T)
+        ]
+        if out_dir is not None and records:
+            _write_images(task, size_hw, windows, records, out_dir, config)
     except (BadImageError, FileNotFoundError) as error:
+        if out_dir is not None:  # patches above the damaged rows
+            for record in records:
+                (out_dir / record.file_name).unlink(missing_ok=True)
         if config.on_bad_image == "raise":
             raise
         return ImagePatches(task, [], len(label.objects), problems, str(error))
-    for window, members in zip(windows, inside.T):
-        record = _patch_record(task, window, int(members.sum()), config)
-        records.append(record)
-        if out_dir is None or image is None:
-            continue
-        _write_patch_image(out_dir / record.file_name, image, window, record, config)
-        if task.label_path is not None:
+    if out_dir is not None and task.label_path is not None:
+        for window, members, record in zip(windows, inside.T, records):
             patch_label = _patch_label(
                 label, quads, np.flatnonzero(members), window, record, config
             )
             write_label(out_dir / manifest.LABEL_FOLDER / f"{record.patch_id}.txt", patch_label)
     return ImagePatches(task, records, len(label.objects), problems, "")
+
+
+def _write_images(
+    task: SplitTask,
+    size_hw: tuple[int, int],
+    windows: np.ndarray,
+    records: Sequence[PatchRecord],
+    out_dir: Path,
+    config: SplitConfig,
+) -> None:
+    plans = [
+        PatchPlan((x1, y1, x2, y2), record.width)
+        for (x1, y1, x2, y2), record in zip(windows.tolist(), records)
+    ]
+    with open_rows(task.image_path, size_hw) as source:
+        if source.size_hw != size_hw:
+            raise BadImageError(
+                f"{task.image_path}: expected (height, width) {size_hw} as its head says, got "
+                f"{source.size_hw}; write the file again"
+            )
+        contents = encode_patches(source, plans, pad_rgb=config.pad_rgb, suffix=config.image_suffix)
+        for index, content in contents:
+            write_bytes_atomically(out_dir / records[index].file_name, content)
 
 
 def _windows_of(height: int, width: int, config: SplitConfig) -> np.ndarray:
@@ -185,25 +215,6 @@ def _patch_record(
     )
 
 
-def _write_patch_image(
-    path: Path, image_bgr: np.ndarray, window: np.ndarray, record: PatchRecord, config: SplitConfig
-) -> None:
-    x1, y1, x2, y2 = window.tolist()
-    patch = image_bgr[y1:y2, x1:x2]
-    if patch.shape[:2] != (y2 - y1, x2 - x1):
-        padded = np.empty((y2 - y1, x2 - x1, 3), dtype=np.uint8)
-        padded[:] = config.pad_rgb[::-1]
-        padded[: patch.shape[0], : patch.shape[1]] = patch
-        patch = padded
-    if record.width != x2 - x1:
-        method = cv2.INTER_AREA if record.scale < 1 else cv2.INTER_LINEAR
-        patch = cv2.resize(patch, (record.width, record.height), interpolation=method)
-    done, content = cv2.imencode(path.suffix, patch)
-    if not done:
-        raise RuntimeError(f"{path}: OpenCV could not encode the patch as {path.suffix}")
-    write_bytes_atomically(path, content.tobytes())
-
-
 def _patch_label(
     label: DotaLabel,
     quads: np.ndarray,
@@ -212,9 +223,12 @@ def _patch_label(
     record: PatchRecord,
     config: SplitConfig,
 ) -> DotaLabel:
-    """Return the members' objects in patch pixels, whole even where they reach beyond it."""
-    moved = (quads[members] - window[:2]) * record.scale
+    """Return the members' objects in patch pixels."""
     cut = quads_cut_by_window(quads[members], window)
+    kept = quads[members]
+    if config.truncated == "clip":
+        kept = clip_quads_to_window(kept, window)
+    moved = (kept - window[:2]) * record.scale
     objects = []
     for index, quad, is_cut in zip(members.tolist(), moved.reshape(-1, 8).tolist(), cut.tolist()):
         obj = label.objects[index]

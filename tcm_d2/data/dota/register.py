@@ -53,7 +53,7 @@ def register_dota(
     Raises:
         ValueError: when a name is taken by another data set.
     """
-    base = Path(os.environ.get(ROOT_VARIABLE, DEFAULT_ROOT) if root is None else root)
+    base = dataset_root() if root is None else Path(root)
     names = []
     for part, label_part in _PATCH_SETS.items():
         label_dir = base / image_folder / label_part / LABEL_FOLDER if label_part else None
@@ -115,7 +115,7 @@ def register_dota_split(
         patch_names=patch_names,
     )
     key = ("split", patch_dir, tuple(classes), has_labels, drop_empty, on_error, patch_names)
-    _register(name, load, key, classes, label_dir)
+    register_loader(name, load, key, classes, label_dir)
 
 
 def register_dota_images(
@@ -146,16 +146,34 @@ def register_dota_images(
         on_missing=on_missing,
     )
     key = ("images", image_dir, tuple(classes), on_error, on_missing)
-    _register(name, load, key, classes, label_dir)
+    register_loader(name, load, key, classes, label_dir)
 
 
-def _register(
+def dataset_root() -> Path:
+    """Return where data sets lie: the environment variable DETECTRON2_DATASETS, or "datasets"."""
+    return Path(os.environ.get(ROOT_VARIABLE, DEFAULT_ROOT))
+
+
+def register_loader(
     name: str,
     load: Callable[[], list[dict[str, Any]]],
     key: tuple[Any, ...],
     classes: Sequence[str],
     label_dir: str | os.PathLike[str] | None,
+    *,
+    labels_in_dicts: bool = False,
 ) -> None:
+    """Register a function that returns dicts as those of `tcm_d2.data.dota.loading`.
+
+    Args:
+        key: what the data set is made from, its place second; the same name with the same key is a
+            repetition.
+        label_dir: labels of the whole images in DOTA's format, for the evaluator.
+        labels_in_dicts: the dicts are whole images, and their annotations are what is scored.
+
+    Raises:
+        ValueError: when the name is taken by another data set.
+    """
     label_text = None if label_dir is None else os.fspath(label_dir)
     key = (*key, label_text)
     if name in DatasetCatalog.list():
@@ -171,6 +189,9 @@ def _register(
     if name in MetadataCatalog.list():
         MetadataCatalog.remove(name)
     MetadataCatalog.get(name).set(
-        thing_classes=list(classes), evaluator_type="dota", label_dir=label_text
+        thing_classes=list(classes),
+        evaluator_type="dota",
+        label_dir=label_text,
+        labels_in_dicts=labels_in_dicts,
     )
     _registered[name] = key

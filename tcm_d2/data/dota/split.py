@@ -16,13 +16,12 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 from tqdm import tqdm
 
 from tcm_d2.data.dota import manifest
@@ -37,6 +36,7 @@ from tcm_d2.data.dota.patches import (
     split_image,
 )
 from tcm_d2.data.images import list_images
+from tcm_d2.data.workers import image_pool
 
 __all__ = [
     "MULTI_SCALE",
@@ -259,9 +259,7 @@ def _run(arguments: Sequence[tuple[Any, ...]], num_workers: int) -> Iterator[Ima
         for argument in arguments:
             yield split_image(*argument)
         return
-    with ProcessPoolExecutor(
-        max_workers=min(num_workers, len(arguments)), initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
+    with image_pool(min(num_workers, len(arguments))) as pool:
         futures = [pool.submit(split_image, *argument) for argument in arguments]
         try:
             for future in as_completed(futures):

@@ -71,16 +71,20 @@ class DenseAttentionPool(nn.Module):
         It is kept per grid in evaluation without gradients, until the parameter changes.
         """
         stored = self.positional_embedding
-        if self.training or torch.is_grad_enabled() or stored.is_inference():
+        is_compiled = torch.compiler.is_compiling()
+        if is_compiled or self.training or torch.is_grad_enabled() or stored.is_inference():
             return resize_positional_embedding(stored, (height, width))
         # In-place writes (optimizers, loading) raise _version; moves change data_ptr.
         state = (stored.data_ptr(), stored._version, stored.dtype, stored.device)
         if state != self._resized_from or len(self._resized) >= MAX_CACHED_GRIDS:
             self._resized, self._resized_from = {}, state
         grid_hw = (height, width)
-        if grid_hw not in self._resized:
-            self._resized[grid_hw] = resize_positional_embedding(stored, grid_hw)
-        return self._resized[grid_hw]
+        # Threads may share the model: one of them can empty the cache at any time.
+        resized = self._resized.get(grid_hw)
+        if resized is None:
+            resized = resize_positional_embedding(stored, grid_hw)
+            self._resized[grid_hw] = resized
+        return resized
 
     def train(self, mode: bool = True) -> DenseAttentionPool:
         """Set the mode as ``nn.Module.train`` does, and forget the kept embeddings."""

@@ -2,36 +2,20 @@
 
 With fixed statistics BatchNorm is a scale and a shift per channel, which the convolution's weight
 and bias can take over: a read and a write of every map less. The parameters and the state dict
-stay as they are; the folded tensors are kept beside them until one of their sources changes.
+stay as they are; the folded tensors are kept beside them until one of their sources changes, see
+`KeptTensor`.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 
+from tcm_d2.structures.kept_tensor import KeptTensor
+
 FixedNorm = nn.BatchNorm2d | FrozenBatchNorm2d
-
-
-class _Folded(NamedTuple):
-    """A folded convolution and what it was made from.
-
-    Attributes:
-        weight: (O, I, h, w) in the dtype and layout of the computation.
-        bias: (O,).
-        sources: aliases that keep the memory of the sources alive, so that no other tensor can
-            come to lie at their addresses.
-        state: addresses and versions of the sources.
-    """
-
-    weight: Tensor
-    bias: Tensor
-    sources: list[Tensor]
-    state: tuple[object, ...]
 
 
 class FoldedConvolutions:
@@ -41,7 +25,7 @@ class FoldedConvolutions:
     """
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, torch.dtype, torch.memory_format], _Folded] = {}
+        self._kept: dict[tuple[int, torch.dtype, torch.memory_format], KeptTensor] = {}
 
     def __call__(self, conv: nn.Conv2d, norm: FixedNorm, x: Tensor) -> Tensor:
         """Return ``norm(conv(x))``, rounding apart.
@@ -66,20 +50,12 @@ class FoldedConvolutions:
         return FoldedConvolutions, ()
 
     def _fold_once(self, conv: nn.Conv2d, norm: FixedNorm, x: Tensor) -> tuple[Tensor, Tensor]:
-        dtype, layout = _compute_dtype(x), memory_layout(x)
-        sources = [conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var]
-        if torch.compiler.is_compiling() or any(s.is_inference() for s in sources):
-            # A compiler sees through the fold; inference tensors count no versions.
+        dtype, layout = compute_dtype(x), memory_layout(x)
+        if torch.compiler.is_compiling():  # a compiler sees through the fold
             return _fold(conv, norm, dtype, layout)
-        # In-place writes (optimizers, loading) raise _version; moves change data_ptr.
-        state = tuple((s.data_ptr(), s._version, s.dtype, s.device) for s in sources)
-        key = (id(conv), dtype, layout)
-        kept = self._kept.get(key)
-        if kept is None or kept.state != state:
-            aliases = [source.detach() for source in sources]
-            kept = _Folded(*_fold(conv, norm, dtype, layout), aliases, state)
-            self._kept[key] = kept
-        return kept.weight, kept.bias
+        sources = [conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var]
+        kept = self._kept.setdefault((id(conv), dtype, layout), KeptTensor())
+        return kept.get(sources, lambda: _fold(conv, norm, dtype, layout))
 
 
 def memory_layout(x: Tensor) -> torch.memory_format:
@@ -101,8 +77,9 @@ def _fold(
     return weight.to(dtype).contiguous(memory_format=layout), bias.to(dtype)
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
+def compute_dtype(x: Tensor) -> torch.dtype:
     """Return the dtype that a convolution of ``x`` runs in."""
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.get_autocast_dtype(x.device.type)
+    kind = x.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
     return x.dtype

@@ -5,13 +5,16 @@ Shape letters: N images, H x W the input size in pixels, w the tower's width (64
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
-from tcm_d2.modeling.clip.folding import FoldedConvolutions
+from tcm_d2.modeling.clip.folding import FoldedConvolutions, compute_dtype
+from tcm_d2.modeling.clip.recomputing import run_recomputed
 from tcm_d2.modeling.clip.sync_norm import SyncBatchNorm2d
 
 NORMS = ("BN", "FrozenBN", "SyncBN")
@@ -30,6 +33,8 @@ class CLIPResNet(nn.Module):
 
     Attributes:
         out_channels: channels of each output by name.
+        checkpoint_activations: keep only each block's input for the backward pass, and run the
+            block again there.
     """
 
     def __init__(self, tower: ModifiedResNet, *, norm: str) -> None:
@@ -63,6 +68,7 @@ class CLIPResNet(nn.Module):
             FrozenBatchNorm2d.convert_frozen_batchnorm(self)
         elif norm == "SyncBN":
             SyncBatchNorm2d.replace_in(self)
+        self.checkpoint_activations = False
         self._folded = FoldedConvolutions()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -76,12 +82,15 @@ class CLIPResNet(nn.Module):
             "res2" .. "res5": (N, 4w .. 32w, H/4 .. H/32, W/4 .. W/32).
         """
         folds = not self.training and not torch.is_grad_enabled()
-        x = self._fold_stem(_in_fast_layout(images)) if folds else self._stem(images)
+        if folds:
+            x = self._fold_stem(_in_fast_layout(images))
+        else:
+            x = self._run(self._stem, images, norms_of=self)
         features = {}
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
         for name, stage in zip(STRIDES_PX, stages, strict=True):
             for block in stage:
-                x = self._fold_block(block, x) if folds else block(x)
+                x = self._fold_block(block, x) if folds else self._run(block, x, norms_of=block)
             features[name] = x
         return features
 
@@ -89,6 +98,11 @@ class CLIPResNet(nn.Module):
         """Set the mode as ``nn.Module.train`` does, and forget the folded convolutions."""
         self._folded.clear()
         return super().train(mode)
+
+    def _run(self, part: Callable[[Tensor], Tensor], x: Tensor, *, norms_of: nn.Module) -> Tensor:
+        if self.checkpoint_activations:
+            return run_recomputed(part, x, norms_of=norms_of)
+        return part(x)
 
     def _stem(self, images: Tensor) -> Tensor:
         x = self.act1(self.bn1(self.conv1(images)))
@@ -112,9 +126,8 @@ class CLIPResNet(nn.Module):
 
 
 def _in_fast_layout(images: Tensor) -> Tensor:
-    on_cpu = images.device.type == "cpu"
     # cuDNN has no tensor cores for float32 without TF32, and then prefers the other layout.
-    halves = torch.is_autocast_enabled(images.device.type) or images.element_size() < 4
-    if on_cpu or halves:
+    on_cuda = images.device.type == "cuda"
+    if not on_cuda or compute_dtype(images).itemsize < torch.float32.itemsize:
         return images.contiguous(memory_format=torch.channels_last)
     return images

@@ -33,7 +33,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         if not self.training or num_processes == 1:
             return super().forward(input)
         self._check_input_dim(input)
-        self.num_batches_tracked.add_(1)
+        if self.num_batches_tracked is not None:  # None where a checkpointed part runs again
+            self.num_batches_tracked.add_(1)
         if input.is_cuda:
             output: Tensor = _NormalizeOnCUDA.apply(
                 *(input, self.weight, self.bias, self.running_mean, self.running_var),

@@ -1,7 +1,7 @@
 """CLIP's frozen text tower behind a learnable context.
 
 Shape letters: K classes, B images, D token width, C joint width, N1 token ids kept per class, N2
-context vectors, L = N1 + N2 positions.
+context vectors, P = 1 + N2 tokens that all classes begin with.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import open_clip
 import torch
 from open_clip.model import CLIP
 from torch import Tensor, nn
+
+from tcm_d2.modeling.clip.shared_prefix import encode_with_shared_prefix
 
 # Where a class name goes in a template.
 LABEL_FIELD = "{label}"
@@ -43,7 +45,6 @@ class PromptedTextEncoder(nn.Module):
             parameter.requires_grad_(False)
         # Not in the state dict: the classes come from the configuration, not from a checkpoint.
         self.register_buffer("class_token_ids", class_token_ids, persistent=False)
-        self.register_buffer("causal_mask", clip.attn_mask.clone(), persistent=False)
 
     def set_prompts(self, prompts: Sequence[str]) -> None:
         """Give the classes other texts, as many as before.
@@ -79,25 +80,25 @@ class PromptedTextEncoder(nn.Module):
             context: (N2, D), shared by all classes.
             image_prompt: (B, D), added to every token embedding of an image's classes, or None.
         """
-        num_classes = self.class_token_ids.shape[0]
         tokens = self.token_embedding(self.class_token_ids)  # (K, N1, D)
-        context = context.to(tokens.dtype).expand(num_classes, -1, -1)  # (K, N2, D)
-        sequence = torch.cat([tokens[:, :1], context, tokens[:, 1:]], dim=1)  # (K, L, D)
-        # End-of-text has the highest id of the vocabulary.
-        end_index = self.class_token_ids.argmax(dim=-1) + context.shape[1]  # (K,)
-        if image_prompt is None:
-            return self._encode(sequence, end_index)
-        num_images = image_prompt.shape[0]
-        sequence = sequence + image_prompt[:, None, None]  # (B, K, L, D)
-        features = self._encode(sequence.flatten(0, 1), end_index.repeat(num_images))
-        return features.unflatten(0, (num_images, num_classes))
-
-    def _encode(self, sequence: Tensor, end_index: Tensor) -> Tensor:
-        """Return the joint-space feature (M, C) at ``end_index`` (M,) of sequences (M, L, D)."""
-        x = self.transformer(sequence + self.positional_embedding, attn_mask=self.causal_mask)
-        # The final layer norm is per position: only the one position needed is normalised.
-        x = x[torch.arange(len(x), device=x.device), end_index]
-        return self.ln_final(x) @ self.text_projection
+        # All classes begin with the start token and the context.
+        prefix = torch.cat([tokens[0, :1], context.to(tokens.dtype)])[None]  # (1, P, D)
+        suffixes = tokens[None, :, 1:]  # (1, K, N1 - 1, D)
+        if image_prompt is not None:
+            prefix = prefix + image_prompt[:, None]  # (B, P, D)
+            suffixes = suffixes + image_prompt[:, None, None]  # (B, K, N1 - 1, D)
+        num_prefix = prefix.shape[1]
+        suffixes = encode_with_shared_prefix(
+            self.transformer.resblocks,
+            prefix + self.positional_embedding[:num_prefix],
+            suffixes + self.positional_embedding[num_prefix:],
+        )
+        # End-of-text has the highest id of the vocabulary. The final layer norm is per position:
+        # only the one position needed is normalised.
+        end_index = self.class_token_ids.argmax(dim=-1) - 1  # (K,)
+        x = suffixes[:, torch.arange(suffixes.shape[1], device=suffixes.device), end_index]
+        features = self.ln_final(x) @ self.text_projection  # (B, K, C)
+        return features[0] if image_prompt is None else features
 
 
 class FixedText(nn.Module):

@@ -66,7 +66,6 @@ class FCOSAssigner:
         self.regress_ranges_px = list(itertools.pairwise(bounds))
         self.center_sampling_radius = center_sampling_radius
 
-    @torch.no_grad()
     def assign(self, grid: PointGrid, boxes: list[Tensor]) -> Assignment:
         """Return the positive locations of a batch.
 
@@ -74,27 +73,52 @@ class FCOSAssigner:
             grid: the locations of one image (the same for all N images).
             boxes: ground truths (M_i, 5) of each image, image pixels.
         """
+        owners = self.owners(grid, boxes)
+        location_index = (owners >= 0).nonzero(as_tuple=True)[0]
+        return Assignment(location_index, owners[location_index])
+
+    @torch.no_grad()
+    def owners(self, grid: PointGrid, boxes: list[Tensor]) -> Tensor:
+        """Return for each location of the batch the ground truth it learns, or -1.
+
+        The host waits for no result of the device.
+
+        Args:
+            grid: the locations of one image (the same for all N images).
+            boxes: ground truths (M_i, 5) of each image, image pixels.
+
+        Returns:
+            (N * P,) int64 rows in the concatenated ground truths of the batch.
+        """
         all_boxes = torch.cat(boxes)  # (M, 5)
         num_points = len(grid.points_xy)
-        image_index = torch.repeat_interleave(
-            torch.arange(len(boxes), device=all_boxes.device),
-            torch.tensor([len(b) for b in boxes], device=all_boxes.device),
+        none = len(all_boxes)
+        first_location = torch.cat(
+            [torch.full((len(b),), i * num_points, device=b.device) for i, b in enumerate(boxes)]
         )  # (M,)
-        locations, owners = [], []
+        areas = all_boxes[:, 2] * all_boxes[:, 3]
+        order = torch.argsort(areas, stable=True)  # (M,) ground truths by area, then index
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(none, device=order.device)
+        # An integer minimum does not depend on the order of the writes.
+        best = torch.full((len(boxes) * num_points,), none, device=all_boxes.device)
         start = 0
         for level, (height, width) in enumerate(grid.level_sizes_hw):
-            owner, cell = self._level_candidates(all_boxes, level, (height, width))
-            locations.append(image_index[owner] * num_points + start + cell)
-            owners.append(owner)
+            cell, keep = self._level_candidates(all_boxes, level, (height, width))
+            location = first_location[:, None, None] + start + cell  # (M, S, S)
+            value = torch.where(keep, rank[:, None, None], none)
+            best.scatter_reduce_(0, location.flatten(), value.flatten(), reduce="amin")
             start += height * width
-        return _smallest_per_location(
-            torch.cat(locations), torch.cat(owners), all_boxes, len(boxes) * num_points
-        )
+        by_rank = torch.cat([order, order.new_full((1,), -1)])
+        return by_rank[best]
 
     def _level_candidates(
         self, boxes: Tensor, level: int, size_hw: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Return the pairs (ground truth, cell of this level) that satisfy all three rules."""
+        """Return the cells (M, S, S) of this level around each box, and which satisfy the rules.
+
+        Cells beside the level are moved onto it, and satisfy none.
+        """
         height, width = size_hw
         stride = float(self.strides_px[level])
         radius_px = self.center_sampling_radius * stride
@@ -117,20 +141,5 @@ class FCOSAssigner:
         keep &= (farthest >= low) & (farthest <= high)
         keep &= ((cell_x >= 0) & (cell_x < width))[:, None, :]
         keep &= ((cell_y >= 0) & (cell_y < height))[:, :, None]
-        owner, row, column = keep.nonzero(as_tuple=True)
-        return owner, cell_y[owner, row] * width + cell_x[owner, column]
-
-
-def _smallest_per_location(
-    locations: Tensor, owners: Tensor, boxes: Tensor, num_locations: int
-) -> Assignment:
-    """Return the candidate of smallest area (then lowest index) of each location."""
-    areas = boxes[:, 2] * boxes[:, 3]
-    order = torch.argsort(areas, stable=True)  # (M,) ground truths by area, then index
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device)
-    # An integer minimum does not depend on the order of the writes.
-    best = torch.full((num_locations,), len(order), dtype=torch.int64, device=boxes.device)
-    best.scatter_reduce_(0, locations, rank[owners], reduce="amin")
-    location_index = (best < len(order)).nonzero(as_tuple=True)[0]
-    return Assignment(location_index, order[best[location_index]])
+        row, column = cell_y.clamp(0, height - 1), cell_x.clamp(0, width - 1)
+        return row[:, :, None] * width + column[:, None, :], keep

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 
 from tcm_d2.ops import paired_iou_rotated
@@ -12,25 +11,6 @@ from tcm_d2.ops import paired_iou_rotated
 # The IoU below which the loss is flat, as in the reference: disjoint boxes give no gradient.
 MIN_IOU = 1e-6
 IOU_LOSS_MODES = ("log", "linear", "square")
-
-
-def focal_loss_sum(
-    logits: Tensor, positive_index: Tensor, positive_classes: Tensor, *, gamma: float, alpha: float
-) -> Tensor:
-    """Return the summed sigmoid focal loss; every other location is background.
-
-    Args:
-        logits: (R, K) class logits.
-        positive_index: (Q,) int64 rows that hold an object.
-        positive_classes: (Q,) int64 their classes.
-        gamma: focusing exponent.
-        alpha: weight of the positive term.
-
-    Source: arXiv 1708.02002, equation 5; the formula is fvcore's.
-    """
-    targets = torch.zeros_like(logits)
-    targets[positive_index, positive_classes] = 1
-    return sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=gamma, reduction="sum")
 
 
 def rotated_iou_loss(pred_boxes: Tensor, target_boxes: Tensor, *, mode: str) -> Tensor:
@@ -75,9 +55,17 @@ def centerness_targets(distances: Tensor) -> Tensor:
     return (horizontal * vertical).clamp(min=0).sqrt()
 
 
-def binary_cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the summed binary cross-entropy of ``logits`` (Q,) against ``targets`` (Q,)."""
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+def binary_cross_entropy_sum(
+    logits: Tensor, targets: Tensor, *, weight: Tensor | None = None
+) -> Tensor:
+    """Return the summed binary cross-entropy of ``logits`` (Q,) against ``targets`` (Q,).
+
+    Args:
+        logits: (Q,).
+        targets: (Q,) in [0, 1].
+        weight: (Q,) factors; None for 1.
+    """
+    return F.binary_cross_entropy_with_logits(logits, targets, weight=weight, reduction="sum")
 
 
 def l1_loss_sum(pred: Tensor, targets: Tensor) -> Tensor:

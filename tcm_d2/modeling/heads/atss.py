@@ -16,10 +16,10 @@ from tcm_d2.modeling.dense.anchor_assigners import ATSSAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
 from tcm_d2.modeling.dense.decode import detect
 from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
+from tcm_d2.modeling.dense.focal import focal_loss_sum
 from tcm_d2.modeling.dense.losses import (
     binary_cross_entropy_sum,
     centerness_targets,
-    focal_loss_sum,
     rotated_iou_loss,
 )
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks

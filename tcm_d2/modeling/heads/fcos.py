@@ -16,10 +16,10 @@ from tcm_d2.modeling.dense.anchors import PointGrid, make_point_grid
 from tcm_d2.modeling.dense.assigners import FCOSAssigner
 from tcm_d2.modeling.dense.coders import DistanceAnglePointCoder
 from tcm_d2.modeling.dense.decode import detect, select_candidates
+from tcm_d2.modeling.dense.focal import focal_loss_sum
 from tcm_d2.modeling.dense.losses import (
     binary_cross_entropy_sum,
     centerness_targets,
-    focal_loss_sum,
     rotated_iou_loss,
 )
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
@@ -47,6 +47,45 @@ class FCOSOutput(NamedTuple):
     distances: list[Tensor]
     angle_rad: list[Tensor]
     centerness_logits: list[Tensor]
+
+
+class _Locations(NamedTuple):
+    """The locations whose boxes are looked at: the positive ones, or all.
+
+    Picking the positive ones means waiting for their number. On CUDA that stops the queue of
+    kernels, and all locations cost less; on the CPU the number is there anyway.
+
+    Attributes:
+        index: (Q,) int64 image * P + location.
+        owners: (Q,) int64 ground truth of each, any for the background.
+        is_positive: (Q,) bool.
+    """
+
+    index: Tensor
+    owners: Tensor
+    is_positive: Tensor
+
+    @classmethod
+    def of(cls, owners: Tensor, num_ground_truths: int) -> _Locations:
+        """Return the locations for what `FCOSAssigner.owners` returned."""
+        is_positive = owners >= 0
+        if num_ground_truths == 0:
+            return cls(*(values[:0] for values in (owners, owners, is_positive)))
+        if waits_for_counts(owners):
+            index = is_positive.nonzero(as_tuple=True)[0]
+            return cls(index, owners[index], is_positive[index])
+        every = torch.arange(len(owners), device=owners.device)
+        return cls(every, owners.clamp(min=0), is_positive)
+
+    def fill_background(self, boxes: Tensor) -> Tensor:
+        """Return ``boxes`` (Q, 5) with the unit box at the origin where there is no object."""
+        unit = torch.cat([boxes.new_zeros(2), boxes.new_ones(2), boxes.new_zeros(1)])
+        return torch.where(self.is_positive[:, None], boxes, unit)
+
+
+def waits_for_counts(values: Tensor) -> bool:
+    """Return whether the number of some ``values`` is known at once: not where it is on a GPU."""
+    return values.device.type != "cuda"
 
 
 class RotatedFCOSHead(nn.Module):
@@ -133,41 +172,45 @@ class RotatedFCOSHead(nn.Module):
             gt_classes: (M,) int64 classes of each image.
         """
         grid = self._grid(output)
-        positives = self.assigner.assign(grid, gt_boxes)
-        points_index = positives.location_index % len(grid.points_xy)
+        locations = _Locations.of(self.assigner.owners(grid, gt_boxes), len(torch.cat(gt_boxes)))
+        points_index = locations.index % len(grid.points_xy)
         strides = grid.strides_px[points_index, None]  # (Q, 1)
-        target_boxes = torch.cat(gt_boxes)[positives.ground_truth_index]
-        target_classes = torch.cat(gt_classes)[positives.ground_truth_index]
+        target_boxes = torch.cat(gt_boxes)[locations.owners]
+        target_classes = torch.cat(gt_classes)[locations.owners]
 
         # The frame of each location: origin there, one stride as the unit.
         offsets = (target_boxes[:, :2] - grid.points_xy[points_index]) / strides
         target_boxes = torch.cat([offsets, target_boxes[:, 2:4] / strides, target_boxes[:, 4:]], 1)
+        target_boxes = locations.fill_background(target_boxes)
         origin = torch.zeros_like(offsets)
         target_distances, _ = self.coder.encode(origin, target_boxes)
-        target_centerness = centerness_targets(target_distances)
+        weight = locations.is_positive.to(target_distances.dtype)
+        target_centerness = centerness_targets(target_distances) * weight
 
-        num_positives = target_centerness.new_tensor(len(target_boxes))
-        num_positives = mean_over_ranks(num_positives, minimum=1)
+        num_positives = mean_over_ranks(weight.sum(), minimum=1)
         centerness_sum = mean_over_ranks(target_centerness.sum(), minimum=1e-6)
 
-        def at_positives(levels: list[Tensor]) -> Tensor:
-            return at_least_float32(flatten_levels(levels).flatten(0, 1)[positives.location_index])
+        def at_locations(levels: list[Tensor]) -> Tensor:
+            return at_least_float32(flatten_levels(levels).flatten(0, 1)[locations.index])
 
-        pred_distances = at_positives(output.distances)
-        pred_angle_rad = at_positives(output.angle_rad).squeeze(1)
+        pred_distances = at_locations(output.distances)
+        pred_angle_rad = at_locations(output.angle_rad).squeeze(1)
         pred_boxes = self.coder.decode(origin, pred_distances, pred_angle_rad)
         box_loss = rotated_iou_loss(pred_boxes, target_boxes, mode=self.box_loss_mode)
         box_loss = self.box_loss_weight * (box_loss * target_centerness).sum()
         logits = at_least_float32(flatten_levels(output.class_logits).flatten(0, 1))
         class_loss = focal_loss_sum(
             logits,
-            positives.location_index,
+            locations.index,
             target_classes,
             gamma=self.focal_loss_gamma,
             alpha=self.focal_loss_alpha,
+            is_positive=locations.is_positive,
         )
-        centerness_logits = at_positives(output.centerness_logits).squeeze(1)
-        centerness_loss = binary_cross_entropy_sum(centerness_logits, target_centerness)
+        centerness_logits = at_locations(output.centerness_logits).squeeze(1)
+        centerness_loss = binary_cross_entropy_sum(
+            centerness_logits, target_centerness, weight=weight
+        )
         return {
             "loss_cls": class_loss / num_positives,
             "loss_box": box_loss / centerness_sum,

@@ -16,7 +16,8 @@ from tcm_d2.modeling.dense.anchor_assigners import MaxIoUAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
 from tcm_d2.modeling.dense.decode import detect
 from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
-from tcm_d2.modeling.dense.losses import focal_loss_sum, l1_loss_sum
+from tcm_d2.modeling.dense.focal import focal_loss_sum
+from tcm_d2.modeling.dense.losses import l1_loss_sum
 from tcm_d2.modeling.dense.precision import at_least_float32
 from tcm_d2.modeling.heads.anchor_based import (
     NUM_DELTAS,
@@ -127,14 +128,13 @@ class RotatedRetinaNetHead(nn.Module):
         deltas = at_least_float32(flatten_anchors(output.deltas, NUM_DELTAS)[location])
         box_loss = l1_loss_sum(deltas, self.coder.encode(anchors, target_boxes))
         logits = at_least_float32(flatten_anchors(output.class_logits, self.num_classes))
-        counted = torch.ones(len(logits), dtype=torch.bool, device=logits.device)
-        counted[assigned.ignored_index] = False
         class_loss = focal_loss_sum(
-            logits[counted],
-            counted.cumsum(0)[location] - 1,
+            logits,
+            location,
             target_classes,
             gamma=self.focal_loss_gamma,
             alpha=self.focal_loss_alpha,
+            ignored_index=assigned.ignored_index,
         )
         return {
             "loss_cls": class_loss / num_positives,

@@ -41,7 +41,23 @@ def make_tower(in_channels: int, channels: int, *, num_convs: int, norm: str) ->
     return nn.Sequential(*layers)
 
 
-def make_predictor(channels: int, out_channels: int, *, bias: float) -> nn.Conv2d:
+class Predictor(nn.Conv2d):
+    """A convolution in its own precision also under autocast.
+
+    Bfloat16 has 8 bits: a side distance of 4 strides would be rounded by up to 1 px at stride 128,
+    and class scores would tie in hundreds, so that NMS keeps others. The few outputs cost little.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the outputs (N, O, H, W) in the weight's dtype."""
+        kind = input.device.type
+        if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+            return super().forward(input)
+        with torch.autocast(kind, enabled=False):
+            return super().forward(input.to(self.weight.dtype))
+
+
+def make_predictor(channels: int, out_channels: int, *, bias: float) -> Predictor:
     """Return a 3x3 convolution from a tower to ``out_channels`` outputs.
 
     Args:
@@ -49,7 +65,7 @@ def make_predictor(channels: int, out_channels: int, *, bias: float) -> nn.Conv2
         out_channels: outputs per cell.
         bias: initial bias.
     """
-    conv = nn.Conv2d(channels, out_channels, 3, padding=1)
+    conv = Predictor(channels, out_channels, 3, padding=1)
     init_normal(conv, bias=bias)
     return conv
 

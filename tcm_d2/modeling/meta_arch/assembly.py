@@ -75,12 +75,16 @@ def build_detector(
     aux_loss_weight: float,
     aux_stride_px: int,
     channels_last: bool,
+    checkpoint_activations: bool,
+    compile_training: bool,
+    compile_inference: bool,
 ) -> RotatedOneStageDetector:
     """Build the detector from its configuration objects and a head.
 
     Args:
         clip, tcm, fpn, head: see `assemble_parts`.
-        pixel_mean, pixel_std, aux_loss_weight, aux_stride_px, channels_last: see
+        pixel_mean, pixel_std, aux_loss_weight, aux_stride_px, channels_last,
+            checkpoint_activations, compile_training, compile_inference: see
             `RotatedOneStageDetector`.
 
     Raises:
@@ -93,6 +97,9 @@ def build_detector(
         aux_loss_weight=aux_loss_weight,
         aux_stride_px=aux_stride_px,
         channels_last=channels_last,
+        checkpoint_activations=checkpoint_activations,
+        compile_training=compile_training,
+        compile_inference=compile_inference,
     )
 
 

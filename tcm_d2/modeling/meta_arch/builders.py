@@ -88,6 +88,9 @@ def detector_arguments(cfg: CfgNode, head: nn.Module) -> dict[str, Any]:
         "aux_loss_weight": tcm_cfg.AUX_LOSS_WEIGHT,
         "aux_stride_px": tcm_cfg.AUX_STRIDE_PX,
         "channels_last": cfg.MODEL.CHANNELS_LAST,
+        "checkpoint_activations": cfg.MODEL.CHECKPOINT_ACTIVATIONS,
+        "compile_training": cfg.TRAIN.COMPILE,
+        "compile_inference": cfg.TEST.COMPILE,
     }
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
+from tcm_d2.modeling.clip.recomputing import run_recomputed
 from tcm_d2.modeling.clip.text import FixedText, decode_prompts, format_prompts
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.tcm.matching import join_score_map, score_map_loss
@@ -20,6 +21,8 @@ from tcm_d2.structures.kept_tensor import KeptTensor
 
 # The image tower's coarsest stride; inputs are padded to a multiple of it.
 SIZE_DIVISIBILITY_PX = 32
+# What torch.compile makes kernels with; tests take one that is done in seconds.
+COMPILE_BACKEND = "inductor"
 # Where the state dict holds the constants of `RotatedOneStageDetector.fix_text`.
 FIXED_TEXT_NAMES = ("text_encoder.features", "text_encoder.class_token_ids")
 FIXED_TEXT_MESSAGE = (
@@ -49,6 +52,9 @@ class RotatedOneStageDetector(nn.Module):
         aux_loss_weight: float,
         aux_stride_px: int,
         channels_last: bool,
+        checkpoint_activations: bool,
+        compile_training: bool,
+        compile_inference: bool,
     ) -> None:
         """Args:
         backbone: images (N, 3, H, W) -> {"res2" ... "res5"}.
@@ -62,6 +68,10 @@ class RotatedOneStageDetector(nn.Module):
         aux_loss_weight: weight of the loss on the score map.
         aux_stride_px: pixels per cell of the class masks that this loss compares with.
         channels_last: keep convolution weights, and by them all maps, in this layout.
+        checkpoint_activations: run the image tower's blocks and the head again in the backward
+            pass instead of keeping their maps.
+        compile_training: let torch.compile make one graph of `dense_output` in training.
+        compile_inference: likewise in evaluation.
         """
         super().__init__()
         parts = (attention_pool, text_encoder, tcm)
@@ -80,6 +90,11 @@ class RotatedOneStageDetector(nn.Module):
         self.aux_stride_px = aux_stride_px
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
+        self.checkpoint_activations = checkpoint_activations
+        self.backbone.checkpoint_activations = checkpoint_activations
+        self.compile_training = compile_training
+        self.compile_inference = compile_inference
+        self._compiled: Callable[..., tuple[Any, Tensor | None]] | None = None
         if channels_last:
             self.to(memory_format=torch.channels_last)
 
@@ -108,19 +123,21 @@ class RotatedOneStageDetector(nn.Module):
         if self.training and self.has_fixed_text:
             raise ValueError(FIXED_TEXT_MESSAGE)
         images = self.preprocess_images(batched_inputs)
-        pyramid, score_map_NKHW = self.features(images.tensor)
-        output = self.head(pyramid)
+        run = self.dense_output
+        if self.compile_training if self.training else self.compile_inference:
+            run = self._compiled_dense_output()
+        output, score_map_NKHW = run(images.tensor, self._text_without_image())
         if not self.training:
             detections = self.head.predict(output, images.image_sizes)
             return [
                 {"instances": rescale(instances, inputs)}
                 for instances, inputs in zip(detections, batched_inputs, strict=True)
             ]
-        ground_truths = [inputs["instances"].to(self.device) for inputs in batched_inputs]
+        ground_truths = [inputs["instances"] for inputs in batched_inputs]
         losses = self.head.losses(
             output,
-            [g.gt_boxes.tensor for g in ground_truths],
-            [g.gt_classes for g in ground_truths],
+            [self._send(g.gt_boxes.tensor) for g in ground_truths],
+            [self._send(g.gt_classes) for g in ground_truths],
         )
         if score_map_NKHW is not None:
             masks = self._stack_class_masks(batched_inputs, images.tensor.shape[-2:])
@@ -132,7 +149,7 @@ class RotatedOneStageDetector(nn.Module):
     def preprocess_images(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Return the normalised images, padded with zeros to one size."""
         images = [
-            (inputs["image"].to(self.pixel_mean) - self.pixel_mean) / self.pixel_std
+            (self._send(inputs["image"]).to(self.pixel_mean) - self.pixel_mean) / self.pixel_std
             for inputs in batched_inputs
         ]
         return ImageList.from_tensors(images, SIZE_DIVISIBILITY_PX)
@@ -143,10 +160,18 @@ class RotatedOneStageDetector(nn.Module):
         Args:
             images: (N, 3, H, W) normalised; H and W multiples of 32.
         """
-        text = None
-        if self.tcm is not None and not self.tcm.text_needs_image:
-            text = self.class_embeddings()
-        return self.features_with_text(images, text)
+        return self.features_with_text(images, self._text_without_image())
+
+    def dense_output(self, images: Tensor, text: Tensor | None) -> tuple[Any, Tensor | None]:
+        """Return the head's raw output and the score map (None without TCM).
+
+        Args:
+            images, text: see `features_with_text`.
+        """
+        pyramid, score_map_NKHW = self.features_with_text(images, text)
+        if self.checkpoint_activations:
+            return run_recomputed(self.head, pyramid, norms_of=self.head), score_map_NKHW
+        return self.head(pyramid), score_map_NKHW
 
     def features_with_text(
         self, images: Tensor, text: Tensor | None
@@ -170,6 +195,27 @@ class RotatedOneStageDetector(nn.Module):
             score_map_NKHW = self.tcm(tokens.global_NC, tokens.dense_NCHW, text).score_map_NKHW
             features["res5"] = join_score_map(features["res5"], score_map_NKHW)
         return self.neck(features), score_map_NKHW
+
+    def _text_without_image(self) -> Tensor | None:
+        """Return the class embeddings, or None where there are none or images change them."""
+        if self.tcm is None or self.tcm.text_needs_image:
+            return None
+        return self.class_embeddings()
+
+    def _compiled_dense_output(self) -> Callable[..., tuple[Any, Tensor | None]]:
+        if self._compiled is None:
+            self._compiled = torch.compile(
+                self.dense_output, fullgraph=True, backend=COMPILE_BACKEND
+            )
+        return self._compiled
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles hold: what was compiled belongs to this object."""
+        return {**self.__dict__, "_compiled": None}
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        """Return ``tensor`` on this device; the host does not wait for the copy."""
+        return tensor.to(self.device, non_blocking=True)
 
     def class_embeddings(self) -> Tensor:
         """Return the class embeddings (K, C) as TCM takes them, which depend on weights only.
@@ -293,7 +339,7 @@ class RotatedOneStageDetector(nn.Module):
         self, batched_inputs: list[dict[str, Any]], padded_hw: tuple[int, int]
     ) -> Tensor:
         """Return the class masks as one bool (N, K, h, w), empty where images are padded."""
-        masks = [inputs["class_masks"].to(self.device) for inputs in batched_inputs]
+        masks = [self._send(inputs["class_masks"]) for inputs in batched_inputs]
         height, width = padded_hw[0] // self.aux_stride_px, padded_hw[1] // self.aux_stride_px
         return torch.stack(
             [F.pad(m, (0, width - m.shape[-1], 0, height - m.shape[-2])) for m in masks]

@@ -140,6 +140,18 @@ def test_two_workers_give_the_same_files_as_one(root: Path, tmp_path: Path) -> N
     assert _tree(one) == _tree(two)
 
 
+@pytest.mark.timeout(120)
+def test_workers_do_not_hang_after_opencv_has_used_threads_here(root: Path, tmp_path: Path) -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        cv2.resize(np.zeros((2000, 2000, 3), dtype=np.uint8), (999, 999))
+        assert _split(root, tmp_path / "two", num_workers=2).num_images == 3
+        assert cv2.getNumThreads() == 4
+    finally:
+        cv2.setNumThreads(before)
+
+
 def test_dry_run_counts_and_writes_nothing(root: Path, tmp_path: Path) -> None:
     planned = _split(root, tmp_path / "out", dry_run=True)
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,297 @@
+"""What a detector found in a picture, and the forms in which others want it.
+
+Letters: M detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tcm_d2.evaluation.submission import ClassDetections
+from tcm_d2.inference.geo import GeoReference, closed_ring
+from tcm_d2.inference.pixels import UInt8Array
+from tcm_d2.inference.scenes import open_scene
+from tcm_d2.structures.conversions import boxes_to_hboxes, boxes_to_quads
+from tcm_d2.visualize.draw import draw_boxes
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+GeoJSONSystem = Literal["image", "wgs84"]
+
+# Longest side of a picture with the detections drawn into it.
+MAX_PICTURE_SIDE_PX = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detections:
+    """Oriented boxes found in one picture, by descending score.
+
+    Coordinates are pixels of the picture as it was read, x to the right and y down; (0, 0) is the
+    top left corner of the first pixel. Boxes may reach over the border.
+
+    Attributes:
+        boxes: (M, 5) float64 cx, cy, w, h, angle_deg: w >= h, the angle counter-clockwise on
+            screen in [-90, 90).
+        scores: (M,) float64 in (0, 1).
+        class_ids: (M,) int64 indices into ``classes``.
+        classes: names of all the classes that the detector knows.
+        image_size_hw: height and width of the picture.
+        image_id: the file's name without suffix, or "array".
+        path: of the file; "" for an array.
+        geo: where the picture lies on the ground, if its file says so.
+        read_options: how the file was opened (``bands``, ``value_range``, ``apply_exif``).
+    """
+
+    boxes: FloatArray
+    scores: FloatArray
+    class_ids: IntArray
+    classes: tuple[str, ...]
+    image_size_hw: tuple[int, int]
+    image_id: str
+    path: str = ""
+    geo: GeoReference | None = None
+    read_options: Mapping[str, Any] = field(default_factory=dict)
+    _image: UInt8Array | None = field(default=None, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def quads(self) -> FloatArray:
+        """Corner points (M, 4, 2) of the boxes, x before y."""
+        corners: FloatArray = boxes_to_quads(torch.from_numpy(self.boxes)).numpy()
+        return corners
+
+    @property
+    def hboxes(self) -> FloatArray:
+        """Upright boxes (M, 4) around the boxes: x1, y1, x2, y2."""
+        hulls: FloatArray = boxes_to_hboxes(torch.from_numpy(self.boxes)).numpy()
+        return hulls
+
+    @property
+    def class_names(self) -> list[str]:
+        """The class name of each detection."""
+        return [self.classes[index] for index in self.class_ids.tolist()]
+
+    def select(self, keep: Any) -> Detections:
+        """Return the detections that a mask or indices choose."""
+        chosen = np.arange(len(self))[keep]
+        return replace(
+            self,
+            boxes=self.boxes[chosen],
+            scores=self.scores[chosen],
+            class_ids=self.class_ids[chosen],
+        )
+
+    def above(self, score_threshold: float) -> Detections:
+        """Return the detections with at least this score."""
+        return self.select(self.scores >= score_threshold)
+
+    def draw(
+        self,
+        image_rgb: np.ndarray | None = None,
+        *,
+        max_side_px: int = MAX_PICTURE_SIDE_PX,
+        **options: Any,
+    ) -> UInt8Array:
+        """Return the picture with the boxes drawn, RGB (h, w, 3) uint8.
+
+        Args:
+            image_rgb: uint8 (h, w, 3) with the proportions of the picture; None takes the picture
+                itself, read again where it came from a file.
+            max_side_px: where the picture is read again, it is shrunk to this.
+            options: of `tcm_d2.visualize.draw_boxes`, such as ``label_mode``, ``line_width_px``.
+
+        Raises:
+            ValueError: nothing to draw on, or options that do not fit.
+        """
+        if image_rgb is None:
+            image_rgb = self._read_picture(max_side_px)
+        height, width = self.image_size_hw
+        factor_xy = np.array([image_rgb.shape[1] / width, image_rgb.shape[0] / height])
+        boxes = self.boxes.copy()
+        boxes[:, :2] *= factor_xy
+        boxes[:, 2:4] *= factor_xy.mean()
+        options.setdefault("labels", self.class_ids)
+        options.setdefault("class_names", self.classes)
+        options.setdefault("scores", self.scores)
+        picture: UInt8Array = draw_boxes(image_rgb, boxes, **options)
+        return picture
+
+    def to_dota(self) -> str:
+        """Return label rows of DOTA's format: ``x1 y1 x2 y2 x3 y3 x4 y4 class 0``, without scores.
+
+        Result files for the DOTA server are made from `to_task1`.
+        """
+        rows = zip(self.quads.reshape(-1, 8).tolist(), self.class_names)
+        return "".join(
+            " ".join(f"{value:.2f}" for value in quad) + f" {_one_word(name)} 0\n"
+            for quad, name in rows
+        )
+
+    def to_task1(self) -> dict[str, ClassDetections]:
+        """Return the rows of DOTA's Task 1 result files by class name; see `write_task1`."""
+        quads = self.quads
+        rows = {}
+        for index, name in enumerate(self.classes):
+            mine = np.flatnonzero(self.class_ids == index)
+            rows[_one_word(name)] = ClassDetections(
+                [self.image_id] * len(mine), self.scores[mine], quads[mine]
+            )
+        return rows
+
+    def to_geojson(self, *, crs: GeoJSONSystem = "image") -> dict[str, Any]:
+        """Return a FeatureCollection: a polygon with class, score and box for each detection.
+
+        RFC 7946 knows longitude and latitude (WGS 84) only; QGIS and GDAL read other systems too,
+        by the ``crs`` member that GeoJSON had before.
+
+        Args:
+            crs: "image" gives coordinates in the picture's own system (pixels, y down, where the
+                file has none), "wgs84" longitude and latitude.
+
+        Raises:
+            ValueError: "wgs84" without a georeference, or another word.
+            ModuleNotFoundError: "wgs84" without rasterio.
+        """
+        if crs not in ("image", "wgs84"):
+            raise ValueError(f"crs: expected 'image' or 'wgs84', got {crs!r}")
+        if crs == "wgs84" and self.geo is None:
+            raise ValueError(
+                f"crs: {self.image_id} has no coordinate reference system, so that 'wgs84' is not "
+                "possible; use crs='image' for pixels"
+            )
+        corners = self.quads
+        collection: dict[str, Any] = {"type": "FeatureCollection", "name": self.image_id}
+        if self.geo is None:
+            collection["coordinates"] = "pixels, y down"
+        elif crs == "wgs84":
+            corners = self.geo.to_lon_lat(corners)
+        else:
+            corners = self.geo.to_map(corners)
+            member = self.geo.crs_member()
+            collection.update({"crs_wkt": self.geo.crs_wkt} if member is None else {"crs": member})
+        collection["features"] = [
+            {
+                "type": "Feature",
+                "properties": {
+                    "class": name,
+                    "score": score,
+                    "image": self.image_id,
+                    "box_px": box,
+                },
+                "geometry": {"type": "Polygon", "coordinates": [closed_ring(quad)]},
+            }
+            for name, score, box, quad in zip(
+                self.class_names, self.scores.tolist(), self.boxes.tolist(), corners
+            )
+        ]
+        return collection
+
+    def to_coco(self, *, image_number: int = 1, first_annotation: int = 1) -> dict[str, Any]:
+        """Return COCO's ``images``, ``annotations`` and ``categories``.
+
+        ``bbox`` is the upright box around, ``segmentation`` the four corners, ``rotated_box``
+        (ours) cx, cy, w, h, angle_deg. Categories count from 1.
+
+        Args:
+            image_number: id of the image.
+            first_annotation: id of the first annotation.
+        """
+        hulls, quads = self.hboxes, self.quads.reshape(-1, 8).tolist()
+        annotations = []
+        for row, (score, class_id) in enumerate(zip(self.scores.tolist(), self.class_ids.tolist())):
+            x1, y1, x2, y2 = hulls[row].tolist()
+            annotations.append(
+                {
+                    "id": first_annotation + row,
+                    "image_id": image_number,
+                    "category_id": class_id + 1,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "segmentation": [quads[row]],
+                    "area": float(self.boxes[row, 2] * self.boxes[row, 3]),
+                    "iscrowd": 0,
+                    "score": score,
+                    "rotated_box": self.boxes[row].tolist(),
+                }
+            )
+        image = {
+            "id": image_number,
+            "file_name": self.path or self.image_id,
+            "height": self.image_size_hw[0],
+            "width": self.image_size_hw[1],
+        }
+        return {
+            "images": [image],
+            "annotations": annotations,
+            "categories": [{"id": i, "name": name} for i, name in enumerate(self.classes, 1)],
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold; `from_dict` reads them."""
+        geo = self.geo
+        return {
+            "image_id": self.image_id,
+            "path": self.path,
+            "height": self.image_size_hw[0],
+            "width": self.image_size_hw[1],
+            "read_options": dict(self.read_options),
+            "crs": None
+            if geo is None
+            else {"name": geo.crs_name, "wkt": geo.crs_wkt, "transform": list(geo.transform)},
+            "classes": list(self.classes),
+            "detections": [
+                {"class": name, "score": score, "box": box, "quad": quad}
+                for name, score, box, quad in zip(
+                    self.class_names,
+                    self.scores.tolist(),
+                    self.boxes.tolist(),
+                    self.quads.reshape(-1, 8).tolist(),
+                )
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Detections:
+        """Return what `to_dict` gave.
+
+        Raises:
+            ValueError: a key is missing or has a value of another form.
+        """
+        try:
+            index_of = {name: index for index, name in enumerate(tree["classes"])}
+            rows, crs = tree["detections"], tree["crs"]
+            return cls(
+                boxes=np.array([row["box"] for row in rows], dtype=np.float64).reshape(-1, 5),
+                scores=np.array([row["score"] for row in rows], dtype=np.float64),
+                class_ids=np.array([index_of[row["class"]] for row in rows], dtype=np.int64),
+                classes=tuple(tree["classes"]),
+                image_size_hw=(int(tree["height"]), int(tree["width"])),
+                image_id=str(tree["image_id"]),
+                path=str(tree["path"]),
+                geo=None
+                if crs is None
+                else GeoReference(crs["name"], crs["wkt"], tuple(crs["transform"])),
+                read_options=dict(tree["read_options"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"detections: expected what to_dict gives, got {error!r}") from None
+
+    def _read_picture(self, max_side_px: int) -> UInt8Array:
+        if self._image is not None:
+            return self._image
+        if not self.path:
+            raise ValueError("image_rgb: these detections know no picture; give one to draw on")
+        with open_scene(self.path, **self.read_options) as scene:
+            return scene.read_overview(max_side_px)
+
+
+def _one_word(class_name: str) -> str:
+    """Return the name without spaces, as rows of text need it."""
+    return class_name.replace(" ", "-")

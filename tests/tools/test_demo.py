@@ -1,0 +1,237 @@
+"""tools/demo.py: many files, results in all forms, interruptions."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from tcm_d2.evaluation.submission import read_task1
+from tcm_d2.inference import large_image
+from tcm_d2.inference.file_runs import FileRun, expand_inputs, name_results, run_files
+from tcm_d2.inference.predictor import Detector
+from tests.conftest import REPO_DIR
+from tests.inference.small_run import noise_image, write_run
+
+SCRIPT = REPO_DIR / "tools" / "demo.py"
+# Saves after each batch, and stops in the sixth.
+DRIVER = """
+import runpy, sys, time
+import tcm_d2.inference.large_image as large
+large.SAVE_EVERY_S = 0.0
+detect_batch, seen = large._detect_batch, []
+def slow(*given, **options):
+    seen.append(1)
+    print("batch", len(seen), flush=True)
+    if len(seen) == 6:
+        time.sleep(300)
+    return detect_batch(*given, **options)
+large._detect_batch = slow
+sys.argv[0] = {script!r}
+runpy.run_path({script!r}, run_name="__main__")
+"""
+# An untrained head answers with about 0.005.
+LOW = 0.004
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("run") / "out")
+
+
+@pytest.fixture(scope="module")
+def detector(run_dir: Path) -> Detector:
+    return Detector.from_pretrained(run_dir, device="cpu", score_threshold=LOW)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), noise_image(100, 150))
+    cv2.imwrite(str(folder / "b.tif"), noise_image(64, 64, seed=1))
+    (folder / "broken.jpg").write_text("no picture")
+    (folder / "notes.txt").write_text("no picture, and not taken for one")
+    return folder
+
+
+def _file_run(folder: Path, **options: object) -> FileRun:
+    values = {"geojson_crs": "image", "picture_format": "png", "picture_side_px": 64}
+    return FileRun(output_dir=folder, **{**values, **options})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def demo() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("demo", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_inputs(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pictures.parent)
+    names = ["pictures/a.png", "pictures/b.tif", "pictures/broken.jpg"]
+    assert list(map(str, expand_inputs(["pictures"]))) == names
+    assert list(map(str, expand_inputs(["pictures/*.tif", "pictures/b.tif"]))) == names[1:2]
+    assert list(map(str, expand_inputs(["**/*.png"]))) == names[:1]
+    Path("nothing").mkdir()
+    for given, message in {
+        "pictures/c.png": r"input 'pictures/c\.png': no such file or folder",
+        "pictures/*.jp2": r"the pattern matches no image",
+        "nothing": r"a folder without images \(\.png",
+    }.items():
+        with pytest.raises(FileNotFoundError, match=message):
+            expand_inputs([given])
+
+
+def test_results_of_equal_names_stay_apart() -> None:
+    paths = [Path(p) for p in ("a/P1.png", "b/P1.png", "b/P1.tif", "c/P2.png", "x/a/P1.png")]
+    names = name_results(paths)
+    assert names == ["a_P1_png", "b_P1_png", "b_P1_tif", "P2", "a_P1_png_2"]
+
+
+def test_all_results_are_written_and_agree(
+    pictures: Path, tmp_path: Path, detector: Detector
+) -> None:
+    out = tmp_path / "out"
+    outcomes = run_files(detector, expand_inputs([pictures]), _file_run(out))
+    assert [o.status for o in outcomes] == ["done", "done", "failed"]
+    assert "broken.jpg" in outcomes[2].message
+    num = outcomes[0].num_detections
+    assert num > 3
+    rows = json.loads((out / "json" / "a.json").read_text())["detections"]
+    features = json.loads((out / "geojson" / "a.geojson").read_text())["features"]
+    label_rows = (out / "labelTxt" / "a.txt").read_text().splitlines()
+    assert len(rows) == len(features) == len(label_rows) == num
+    task1 = read_task1(out / "Task1")
+    assert sum(r.image_ids.count("a") for r in task1.values()) == num
+    coco = json.loads((out / "coco.json").read_text())
+    assert [i["file_name"] for i in coco["images"]] == [str(o.path) for o in outcomes[:2]]
+    assert len(coco["annotations"]) == num + outcomes[1].num_detections
+    assert len({a["id"] for a in coco["annotations"]}) == len(coco["annotations"])
+    picture = cv2.imread(str(out / "pictures" / "a.png"))
+    assert picture.shape == (43, 64, 3)
+    assert not list((out / "partial").glob("*")) and not list(out.rglob(".*"))
+
+
+def test_second_run_does_only_what_is_new(
+    pictures: Path, tmp_path: Path, detector: Detector
+) -> None:
+    out, paths = tmp_path / "out", expand_inputs([pictures / "a.png", pictures / "b.tif"])
+    run_files(detector, paths, _file_run(out))
+    again = run_files(detector, paths, _file_run(out))
+    assert [o.status for o in again] == ["done before"] * 2
+    cv2.imwrite(str(pictures / "a.png"), noise_image(90, 90))
+    os.utime(pictures / "a.png", ns=(1, 1))
+    again = run_files(detector, paths, _file_run(out))
+    assert [o.status for o in again] == ["done", "done before"]
+    other = run_files(detector, paths, _file_run(out, picture_format=None))
+    assert [o.status for o in other] == ["done"] * 2
+
+
+def test_command_line(
+    demo: ModuleType,
+    pictures: Path,
+    tmp_path: Path,
+    run_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    options = ["--score-threshold", LOW, "--device", "cpu", "--picture-format", "jpg"]
+    arguments = ["--weights", run_dir, "--input", pictures, "--output", out, *options]
+    assert demo.run(demo.parse_args(list(map(str, arguments)))) == 1
+    printed = capsys.readouterr()
+    assert "3 files, 2 classes, on cpu; windows of 64 px, 16 px overlap" in printed.out
+    assert f"left out: {pictures / 'broken.jpg'}: " in printed.err
+    assert {p.name for p in (out / "pictures").iterdir()} == {"a.jpg", "b.jpg"}
+
+
+def test_missing_weights_are_asked_for(
+    demo: ModuleType,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["demo.py", "--input", str(pictures), "--output", str(pictures / "out")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as stop:
+        demo.main()
+    assert stop.value.code == 2
+    assert "error: expected --weights: the output folder of a train" in capsys.readouterr().err
+
+
+def test_killed_run_goes_on(
+    demo: ModuleType, tmp_path: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL in the middle of a scene: the next run starts there and finds the same."""
+    scene = tmp_path / "scene.png"
+    cv2.imwrite(str(scene), noise_image(600, 600))
+
+    def arguments(out: Path) -> list[str]:
+        command = ["--weights", run_dir, "--input", scene, "--output", out, "--device", "cpu"]
+        command += ["--score-threshold", LOW, "--picture-format", "none", "--quiet"]
+        return list(map(str, command))
+
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER.format(script=str(SCRIPT)))
+    out = tmp_path / "killed"
+    command = [sys.executable, str(driver), *arguments(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("batch 6"):
+                break
+        process.send_signal(signal.SIGKILL)
+    assert list(out.glob("partial/*.npz")) and not list(out.glob("json/*"))
+
+    batches: list[int] = []
+    detect_batch = large_image._detect_batch
+
+    def counting(*given: Any, **options: Any) -> Any:
+        batches[-1] += 1
+        return detect_batch(*given, **options)
+
+    monkeypatch.setattr(large_image, "_detect_batch", counting)
+    results = []
+    for folder in (out, tmp_path / "whole"):
+        batches.append(0)
+        assert demo.run(demo.parse_args(arguments(folder))) == 0
+        results.append(json.loads((folder / "json" / "scene.json").read_text())["detections"])
+    # 13 x 13 windows, 4 at a time; the first 5 batches were kept.
+    assert batches == [43 - 5, 43]
+    assert results[0] == results[1] and len(results[0]) > 3
+    assert not list(out.rglob(".*")) and not list(out.glob("partial/*"))
+
+
+def test_interruption_writes_summaries_of_what_is_done(
+    pictures: Path, tmp_path: Path, detector: Detector
+) -> None:
+    out, paths = tmp_path / "out", expand_inputs([pictures / "a.png", pictures / "b.tif"])
+
+    def stop(outcome: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_files(detector, paths, _file_run(out), report=stop)
+    assert len(json.loads((out / "coco.json").read_text())["images"]) == 1
+    assert any(np.isfinite(r.scores).any() for r in read_task1(out / "Task1").values())
+
+
+def test_commands_of_the_page_can_be_read(demo: ModuleType) -> None:
+    text = (REPO_DIR / "docs" / "inference.md").read_text(encoding="utf-8")
+    commands = [line for line in text.splitlines() if line.startswith("python tools/demo.py")]
+    assert len(commands) >= 2
+    for command in commands:
+        args = demo.parse_args(shlex.split(command)[2:])
+        assert args.weights and args.output

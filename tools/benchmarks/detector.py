@@ -1,0 +1,272 @@
+"""Time the detector against R, one forward pass of torchvision's ResNet-50 in the same run.
+
+    python tools/benchmark.py detector                         # inference, training, parts, limits
+    python tools/benchmark.py detector --modes growth --plot docs/benchmarks/growth.png
+    python tools/benchmark.py detector --modes profile
+    python tools/benchmark.py detector --device cuda --batch-size 8
+
+R is float32, evaluation, one image of 1024 x 1024, on the same device with as many threads. Calls
+take turns and the best of the repeats counts. Peak memory is that of a process of its own. Beside
+the clock stands the CPU time of all threads, which a busy machine disturbs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks._detectors import give_candidates, make_detector, make_inputs, run_head
+from benchmarks._growth import measure_growth
+from benchmarks._limits import print_limits
+from benchmarks._measuring import (
+    make_reference_call,
+    peak_memory_gb,
+    race,
+    sleep_while_waiting,
+)
+
+MODES = ("inference", "training", "after-head", "limits", "profile", "growth")
+# Share of all class scores above the threshold: 2000 and more candidates on the two finest levels.
+CANDIDATE_SHARE = 0.1
+NUM_OBJECTS = 100
+TOOL = Path(__file__).resolve().parents[1] / "benchmark.py"
+CHECKPOINTING = ("MODEL.CHECKPOINT_ACTIVATIONS", "True")
+CHANNELS_LAST = ("MODEL.CHANNELS_LAST", "True")
+# Name -> overrides, and the dtype of autocast or None.
+INFERENCE: dict[str, tuple[tuple[str, ...], torch.dtype | None]] = {
+    "float32, not folded": ((), None),
+    "float32": ((), None),
+    "float32, compiled": (("TEST.COMPILE", "True"), None),
+    "bfloat16": ((), torch.bfloat16),
+    "bfloat16, compiled": (("TEST.COMPILE", "True"), torch.bfloat16),
+}
+TRAINING: dict[str, tuple[tuple[str, ...], torch.dtype | None]] = {
+    "float32": ((), None),
+    "float32, channels last": (CHANNELS_LAST, None),
+    "float32, checkpointing": (CHECKPOINTING, None),
+    "bfloat16, channels last": (CHANNELS_LAST, torch.bfloat16),
+    "bfloat16, channels last, checkpointing": ((*CHANNELS_LAST, *CHECKPOINTING), torch.bfloat16),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare this suite's options."""
+    parser.add_argument(
+        "--modes",
+        nargs="+",
+        choices=MODES,
+        default=["limits", "inference", "after-head", "training"],
+    )
+    parser.add_argument("--config", default="tcm_fcos", help="stem of a file in configs")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--side-px", type=int, default=1024, help="of the images in inference")
+    parser.add_argument("--batch-size", type=int, default=1, help="images in inference")
+    parser.add_argument("--training-sides-px", type=int, nargs="+", default=[512, 1024])
+    parser.add_argument("--training-batch-size", type=int, default=2)
+    parser.add_argument("--only", nargs="+", help="names of the variants to measure")
+    parser.add_argument("--with-compile", action="store_true", help="also the compiled variants")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also write all rows here")
+    parser.add_argument("--plot", type=Path, help="draw the growth here (needs matplotlib)")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the suite, print its tables and return the exit status."""
+    sleep_while_waiting()
+    torch.set_num_threads(args.threads)
+    if args.child is not None:
+        print(json.dumps(_measure_child(args)))
+        return 0
+    print(f"device {_device_name(args)}, {args.threads} threads, torch {torch.__version__}")
+    modes: dict[str, Callable[[argparse.Namespace], list[dict[str, Any]]]] = {
+        "inference": _inference,
+        "training": _training,
+        "after-head": _after_head,
+        "limits": lambda args: print_limits(args.config, args.side_px, torch.device(args.device)),
+        "profile": _profile,
+        "growth": lambda args: measure_growth(
+            args.config, torch.device(args.device), args.repeats, args.plot
+        ),
+    }
+    rows = {mode: modes[mode](args) for mode in args.modes}
+    if args.json is not None:
+        args.json.write_text(json.dumps(rows, indent=2))
+    return 0
+
+
+def _inference(args: argparse.Namespace) -> list[dict[str, Any]]:
+    rows = []
+    print(f"\ninference, {args.batch_size} x {args.side_px} px")
+    for name in _wanted(INFERENCE, args):
+        rows.append(_run_child(args, "inference", name, args.side_px, args.batch_size))
+    return rows
+
+
+def _training(args: argparse.Namespace) -> list[dict[str, Any]]:
+    rows = []
+    for side_px in args.training_sides_px:
+        print(f"\ntraining, forward and backward, {args.training_batch_size} x {side_px} px")
+        for name in _wanted(TRAINING, args):
+            rows.append(_run_child(args, "training", name, side_px, args.training_batch_size))
+    return rows
+
+
+def _wanted(variants: dict[str, Any], args: argparse.Namespace) -> list[str]:
+    if args.only:
+        return [name for name in variants if name in args.only]
+    return [name for name in variants if args.with_compile or "compiled" not in name]
+
+
+def _run_child(
+    args: argparse.Namespace, kind: str, name: str, side_px: int, batch_size: int
+) -> dict[str, Any]:
+    """Measure one variant in a process of its own; print and return its row."""
+    job = {"kind": kind, "name": name, "side_px": side_px, "batch_size": batch_size}
+    command = [sys.executable, "-W", "ignore", str(TOOL), "detector", "--child", json.dumps(job)]
+    command += ["--config", args.config, "--device", args.device]
+    command += ["--threads", str(args.threads), "--repeats", str(args.repeats)]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    row = {**job, **json.loads(result.stdout.splitlines()[-1])}
+    print(
+        f"  {name:<40} {row['seconds']:8.3f} s  {batch_size / row['seconds']:8.2f} images/s  "
+        f"{row['over_R']:6.2f} R  {row['cpu_over_R']:6.2f} R (CPU time)  "
+        f"{row['peak_gb']:6.2f} GB",
+        flush=True,
+    )
+    return row
+
+
+def _measure_child(args: argparse.Namespace) -> dict[str, Any]:
+    job = json.loads(args.child)
+    device = torch.device(args.device)
+    trains = job["kind"] == "training"
+    overrides, dtype = (TRAINING if trains else INFERENCE)[job["name"]]
+    model = make_detector(args.config, device, overrides)
+    inputs = make_inputs(job["batch_size"], job["side_px"], num_objects=NUM_OBJECTS)
+    if trains:
+        call = _training_call(model.train(), inputs, dtype, device)
+    else:
+        give_candidates(model, inputs, CANDIDATE_SHARE)
+        if "not folded" in job["name"]:
+            _keep_from_folding(model)
+        call = _inference_call(model.eval(), inputs, dtype, device)
+    calls = {"R": make_reference_call(device), "detector": call}
+    times = race(calls, device=device, repeats=args.repeats)
+    ratio = times["detector"].over(times["R"])
+    return {
+        "seconds": times["detector"].wall,
+        "R_seconds": times["R"].wall,
+        "over_R": ratio.wall,
+        "cpu_over_R": ratio.cpu,
+        "peak_gb": peak_memory_gb(device),
+    }
+
+
+def _inference_call(
+    model: nn.Module, inputs: list[Any], dtype: torch.dtype | None, device: torch.device
+) -> Callable[[], object]:
+    def call() -> object:
+        with torch.inference_mode(), _autocast(device, dtype):
+            return model(inputs)
+
+    return call
+
+
+def _training_call(
+    model: nn.Module, inputs: list[Any], dtype: torch.dtype | None, device: torch.device
+) -> Callable[[], object]:
+    def call() -> object:
+        model.zero_grad()
+        with _autocast(device, dtype):
+            losses = model(inputs)
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
+        return total
+
+    return call
+
+
+def _keep_from_folding(model: nn.Module) -> None:
+    """Run the image tower as it was: contiguous maps, BatchNorm by itself."""
+    model.requires_grad_(False)
+    forward = model.backbone.forward
+
+    def unfolded(images: torch.Tensor) -> dict[str, torch.Tensor]:
+        with torch.enable_grad():
+            return forward(images)
+
+    model.backbone.forward = unfolded
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def _after_head(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure candidates, decoding, NMS and Instances, as a share of the whole."""
+    device = torch.device(args.device)
+    model = make_detector(args.config, device)
+    inputs = make_inputs(1, args.side_px)
+    give_candidates(model, inputs, CANDIDATE_SHARE)
+    call = _inference_call(model, inputs, None, device)
+    with torch.inference_mode():
+        output = run_head(model, inputs)
+    sizes = [(args.side_px, args.side_px)]
+    calls = {"all": call, "after the head": lambda: model.head.predict(output, sizes)}
+    times = race(calls, device=device, repeats=args.repeats)
+    share = times["after the head"].over(times["all"])
+    num_detections = len(call()[0]["instances"])
+    row = {
+        "seconds": times["after the head"].wall,
+        "share": share.wall,
+        "cpu_share": share.cpu,
+        "detections": num_detections,
+    }
+    print(
+        f"\nafter the head: {1e3 * row['seconds']:.1f} ms, {100 * share.wall:.2f}% of inference "
+        f"({100 * share.cpu:.2f}% by CPU time), {num_detections} detections"
+    )
+    return [row]
+
+
+def _profile(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Print the ten largest costs of an image, by operator and shapes."""
+    device = torch.device(args.device)
+    rows = []
+    for name in _wanted(INFERENCE, args):
+        overrides, dtype = INFERENCE[name]
+        model = make_detector(args.config, device, overrides)
+        inputs = make_inputs(args.batch_size, args.side_px)
+        give_candidates(model, inputs, CANDIDATE_SHARE)
+        if "not folded" in name:
+            _keep_from_folding(model)
+        call = _inference_call(model, inputs, dtype, device)
+        call()
+        with torch.profiler.profile(record_shapes=True) as profiler:
+            call()
+        costs = profiler.key_averages(group_by_input_shape=True)
+        time_of = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+        total = sum(getattr(cost, time_of) for cost in costs)
+        print(f"\nten largest costs, {name}: share, calls, operator, shapes of inputs")
+        for cost in sorted(costs, key=lambda cost: -getattr(cost, time_of))[:10]:
+            share = getattr(cost, time_of) / total
+            shapes = [shape for shape in cost.input_shapes if shape]
+            rows.append({"variant": name, "share": share, "op": cost.key, "shapes": shapes})
+            print(f"  {100 * share:5.1f}%  {cost.count:4d}  {cost.key}  {shapes}")
+    return rows
+
+
+def _device_name(args: argparse.Namespace) -> str:
+    device = torch.device(args.device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -1,0 +1,63 @@
+#!/usr/bin/env python
+"""Say what the DOTA server would reject in a submission, or silently score badly.
+
+Example:
+    python tools/lint_submission.py --results Task1.zip --image-list test_images.txt
+
+Each line names file:line, the rule, what is wrong and what to do. Exit status 0 means no problem.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
+from tcm_d2.evaluation.lint import RULES, lint_results
+from tcm_d2.evaluation.result_rows import TASKS
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed command line."""
+    rules = "\n".join(f"  {name:<16} {text}" for name, text in RULES.items())
+    parser = argparse.ArgumentParser(
+        description=f"{__doc__}\nRules:\n{rules}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--results", required=True, type=Path, metavar="DIR_or_ZIP", help="result files")
+    add("--task", type=int, choices=TASKS, default=1, help="1 oriented, 2 upright boxes")
+    add("--image-list", type=Path, metavar="FILE", help="image ids of the task, one per line")
+    add(
+        "--classes",
+        nargs="+",
+        default=list(DOTA_V1_CLASSES),
+        metavar="NAME",
+        help="classes of the task (default: the 15 of DOTA-v1.0)",
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the problems; return 0 without any, 1 with some, 2 when there is nothing to read."""
+    args = parse_arguments(arguments)
+    try:
+        image_ids = None
+        if args.image_list is not None:
+            image_ids = args.image_list.read_text(encoding="utf-8-sig").split()
+        problems = lint_results(
+            args.results, classes=args.classes, image_ids=image_ids, task=args.task
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for problem in problems:
+        print(f"{problem.where}: {problem.rule}: {problem.message}")
+    print(f"{args.results}: {len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+#!/usr/bin/env python
+"""Check a data set in DOTA's format before training on it.
+
+    python tools/validate_dataset.py --root mine --classes ship plane
+    python tools/validate_dataset.py --image-dir IMAGES --label-dir LABELTXT --classes dota-v1.0 \\
+        --out output/check --num-pictures 12
+
+Looks for files that cannot be read or have no partner, class names that are unknown (with near
+matches), lines and quads that mean nothing, objects outside the image, written twice or too small,
+and scores the labels as if they were predictions, which must give 1.0. Prints a report; --out also
+writes report.txt, report.json and drawings of a sample. Exit status: 0 nothing wrong, 1 errors
+(with --strict also warnings), 2 the check could not be done. Other formats:
+tools/convert_annotations.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+from tcm_d2.data.dota.classes import DOTA_V1_CLASSES, DOTA_V2_CLASSES, DOTA_V15_CLASSES
+from tcm_d2.data.dota.labels import DotaObject
+from tcm_d2.data.images import BadImageError, list_images, read_image
+from tcm_d2.data.validation import ValidationReport, validate_dataset
+from tcm_d2.evaluation.preflight import PreflightResult, score_ground_truth
+from tcm_d2.structures.conversions import quads_to_boxes
+from tcm_d2.visualize.draw import draw_boxes
+from tcm_d2.visualize.sheets import save_image
+
+CLASS_LISTS = {
+    "dota-v1.0": DOTA_V1_CLASSES,
+    "dota-v1.5": DOTA_V15_CLASSES,
+    "dota-v2.0": DOTA_V2_CLASSES,
+}
+SHOWN_PER_KIND = 5
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--root", type=Path, metavar="DIR", help="holds images/ and labelTxt/")
+    add("--image-dir", type=Path, metavar="DIR", help="instead of --root, with --label-dir")
+    add("--label-dir", type=Path, metavar="DIR", help="DOTA label files")
+    add(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help=f"class names, or one of {', '.join(CLASS_LISTS)}; without it any name is allowed",
+    )
+    add("--out", type=Path, metavar="DIR", help="for report.txt, report.json and pictures")
+    add("--num-pictures", type=int, default=8, metavar="N", help="images to draw into --out (8)")
+    add("--seed", type=int, default=0, help="chooses the pictures")
+    add("--no-decode", action="store_true", help="read the heads of the images only: faster")
+    add("--strict", action="store_true", help="exit status 1 for warnings too")
+    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    add("--quiet", action="store_true", help="no progress bar")
+    args = parser.parse_args(arguments)
+    if (args.root is None) == (args.image_dir is None) or (
+        (args.image_dir is None) != (args.label_dir is None)
+    ):
+        parser.error("give --root, or --image-dir and --label-dir")
+    if args.root is not None:
+        args.image_dir, args.label_dir = args.root / "images", args.root / "labelTxt"
+    if args.classes is not None and len(args.classes) == 1:
+        args.classes = list(CLASS_LISTS.get(args.classes[0], args.classes))
+    return args
+
+
+def describe(report: ValidationReport, preflight: PreflightResult) -> str:
+    """Return the report as text."""
+    stats = report.statistics
+    lines = [
+        f"{stats['images']} images, {stats['images without objects']} of them without objects; "
+        f"{stats['objects']} objects, {stats['difficult objects']} of them difficult",
+        "",
+        tabulate(list(_class_rows(stats)), CLASS_HEADINGS, floatfmt=".1f"),
+        "",
+    ]
+    for name in ("image width px", "image height px", "objects per image", "object area px2"):
+        values = ", ".join(f"{key} {value:g}" for key, value in stats[name].items())
+        lines.append(f"{name}: {values or 'unknown'}")
+    lines.append("")
+    for (severity, kind), count in report.counts().items():
+        lines.append(f"{severity}: {count} x {kind}")
+        same = [f for f in report.findings if (f.severity, f.kind) == (severity, kind)]
+        for finding in same[:SHOWN_PER_KIND]:
+            place = "" if finding.message.startswith(finding.where) else f"{finding.where}: "
+            lines.append(f"    {place}{finding.message}")
+        if count > SHOWN_PER_KIND:
+            lines.append(f"    ... and {count - SHOWN_PER_KIND} more (all are in report.json)")
+    if not report.findings:
+        lines.append("nothing found that is wrong")
+    lines += ["", *_preflight_lines(preflight)]
+    return "\n".join(lines)
+
+
+CLASS_HEADINGS = ["class", "objects", "long side px: 5%", "50%", "95%", "short side px: 5%", "50%"]
+
+
+def _class_rows(stats: dict[str, Any]) -> Iterator[list[Any]]:
+    for name, count in stats["objects per class"].items():
+        long_px, short_px = stats["long side px"].get(name), stats["short side px"].get(name)
+        if not long_px:
+            yield [name, count]
+            continue
+        sides = [long_px["5%"], long_px["median"], long_px["95%"], short_px["5%"]]
+        yield [name, count, *sides, short_px["median"]]
+
+
+def _preflight_lines(preflight: PreflightResult) -> Iterator[str]:
+    scored = {name: ap for name, ap in preflight.ap.items() if not math.isnan(ap)}
+    if not scored:
+        yield "pre-flight: no class has objects that count, so nothing can be scored"
+        return
+    mean = float(np.mean(list(scored.values())))
+    state = "passed" if preflight.passed else "FAILED"
+    yield (
+        f"pre-flight {state}: the labels as predictions give mean AP50 {mean:.4f} over "
+        f"{len(scored)} classes (1.0000 is right)"
+    )
+    for name, ap in scored.items():
+        if ap < 1 - 1e-9:
+            yield f"    {name}: {ap:.4f}"
+    for fault in preflight.faults[:SHOWN_PER_KIND]:
+        yield f"    {fault}"
+    if len(preflight.faults) > SHOWN_PER_KIND:
+        yield f"    ... and {len(preflight.faults) - SHOWN_PER_KIND} more"
+    if preflight.num_poor_boxes:
+        yield (
+            f"    {preflight.num_poor_boxes} of {preflight.num_objects} objects are so far from a "
+            "rectangle that the best box misses them at IoU 0.5"
+        )
+
+
+def draw_sample(
+    args: argparse.Namespace, objects: dict[str, list[DotaObject]], class_names: Sequence[str]
+) -> None:
+    """Draw the objects of some images, those with the most kinds of objects among them first."""
+    images = list_images(args.image_dir)
+    drawable = [image_id for image_id in objects if image_id in images and objects[image_id]]
+    order = np.random.default_rng(args.seed).permutation(len(drawable))
+    index = {name: number for number, name in enumerate(class_names)}
+    folder = args.out / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
+    for image_id in [drawable[number] for number in order[: args.num_pictures]]:
+        try:
+            image = read_image(images[image_id], channel_order="RGB")
+        except BadImageError:
+            continue
+        quads = np.array([obj.quad for obj in objects[image_id]]).reshape(-1, 4, 2)
+        picture = draw_boxes(
+            image,
+            quads_to_boxes(quads),
+            labels=[index[obj.class_name] for obj in objects[image_id]],
+            class_names=class_names,
+        )
+        save_image(folder / f"{image_id}.png", picture)
+
+
+def write_report(out: Path, text: str, report: ValidationReport, result: PreflightResult) -> None:
+    """Write report.txt and report.json."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "report.txt").write_text(f"{text}\n", encoding="utf-8")
+    content = {
+        "num_errors": report.num_errors,
+        "num_warnings": len(report.findings) - report.num_errors,
+        "findings": [finding._asdict() for finding in report.findings],
+        "statistics": report.statistics,
+        "preflight": {
+            "passed": result.passed,
+            "ap50": {name: None if math.isnan(ap) else ap for name, ap in result.ap.items()},
+            "faults": result.faults,
+            "num_poor_boxes": result.num_poor_boxes,
+        },
+    }
+    (out / "report.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    args = parse_arguments(arguments)
+    try:
+        report = validate_dataset(
+            args.image_dir,
+            args.label_dir,
+            args.classes,
+            decode_images=not args.no_decode,
+            num_workers=args.workers,
+            wrap_progress=lambda facts, total: tqdm(
+                facts, total=total, unit="image", disable=args.quiet
+            ),
+        )
+        class_names = args.classes or list(report.statistics["objects per class"])
+        result = score_ground_truth(report.objects, class_names)
+        text = describe(report, result)
+        if args.out is not None:
+            write_report(args.out, text, report, result)
+            draw_sample(args, report.objects, class_names)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    failed = report.num_errors or not result.passed or (args.strict and report.findings)
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

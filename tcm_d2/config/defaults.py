@@ -221,6 +221,8 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.ON_NON_FINITE = "stop"
     # Iterations between two log lines.
     cfg.LOG_PERIOD = 20
+    # Iterations between pictures of predictions in TensorBoard (Detectron2's key); 0 is never.
+    cfg.VIS_PERIOD = 0
 
 
 def _add_compile_keys(cfg: CfgNode) -> None:

@@ -29,6 +29,7 @@ from tcm_d2.engine.optim import (
     iterations_per_epoch,
     scale_learning_rate,
 )
+from tcm_d2.engine.pictures import PicturePlan, PictureSample, load_samples
 from tcm_d2.engine.plan import Mapper, Plan
 from tcm_d2.engine.seeding import derive_seed, seed_everything
 from tcm_d2.engine.stream import ResumableLoader, SampleStream, check_batch_size
@@ -179,7 +180,25 @@ def _build_training(plan: Plan, model: nn.Module, records: list[Record], seed: i
         accumulation_steps=plan.accumulation_steps,
         on_non_finite=plan.on_non_finite,
         seed=derive_seed(seed, _STEP_SEED),
+        pictures=_picture_plan(plan),
     )
+
+
+def _picture_plan(plan: Plan) -> PicturePlan | None:
+    """Return the plan of pictures: of the first data set to evaluate on, else to train on."""
+    if plan.vis_period < 0:
+        raise ValueError(
+            f"VIS_PERIOD: expected a number of iterations or 0 (no pictures), got {plan.vis_period}"
+        )
+    if plan.vis_period == 0:
+        return None
+    name = [*plan.test_names, *plan.train_names][0]
+    names = list(MetadataCatalog.get(name).thing_classes)
+    return PicturePlan(plan.vis_period, names, partial(_load_samples, plan, name))
+
+
+def _load_samples(plan: Plan, name: str) -> list[PictureSample]:
+    return load_samples(load_records(name), plan.build_mapper(False))
 
 
 def _build_train_loader(plan: Plan, records: list[Record], seed: int) -> ResumableLoader:

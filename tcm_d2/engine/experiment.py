@@ -11,6 +11,7 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.optim import Optimizer
 
+from tcm_d2.engine.pictures import PicturePlan
 from tcm_d2.engine.stream import ResumableLoader
 from tcm_d2.inference.tta import TTAConfig
 
@@ -50,6 +51,7 @@ class Training:
             1 is all at once.
         on_non_finite: "stop" or "skip", what a NaN or infinite loss or gradient leads to.
         seed: of the random numbers drawn inside the model (dropout), per iteration and pass.
+        pictures: of predictions for TensorBoard; None for none.
     """
 
     optimizer: Optimizer
@@ -64,6 +66,7 @@ class Training:
     accumulation_steps: int
     on_non_finite: str
     seed: int
+    pictures: PicturePlan | None
 
     def __post_init__(self) -> None:
         """Check what no other part checks."""

@@ -37,7 +37,14 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "train": (
         *_LENGTH_KEYS,
         *("output_dir", "init_checkpoint", "device", "seed", "cudnn_benchmark"),
-        *("checkpoints_to_keep", "log_period", "amp", "accumulation_steps", "ema_decay"),
+        *(
+            "checkpoints_to_keep",
+            "log_period",
+            "vis_period",
+            "amp",
+            "accumulation_steps",
+            "ema_decay",
+        ),
         "on_non_finite",
     ),
     "train.amp": ("enabled", "dtype"),
@@ -101,6 +108,7 @@ def plan_from_lazy(cfg: DictConfig) -> Plan:
         length=RunLength(**{key: train[key] for key in _LENGTH_KEYS}),
         checkpoints_to_keep=train["checkpoints_to_keep"],
         log_period=train["log_period"],
+        vis_period=train["vis_period"],
         amp_dtype=train["amp"]["dtype"] if train["amp"]["enabled"] else None,
         accumulation_steps=train["accumulation_steps"],
         ema_decay=train["ema_decay"],

@@ -83,6 +83,7 @@ def plan_from_yaml(cfg: CfgNode) -> Plan:
         ),
         checkpoints_to_keep=solver.CHECKPOINTS_TO_KEEP,
         log_period=cfg.LOG_PERIOD,
+        vis_period=cfg.VIS_PERIOD,
         amp_dtype=solver.AMP.DTYPE if solver.AMP.ENABLED else None,
         accumulation_steps=solver.ACCUMULATION_STEPS,
         ema_decay=solver.EMA_DECAY,

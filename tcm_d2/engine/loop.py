@@ -24,6 +24,7 @@ from tcm_d2.checkpoint.load import EMA_KEY, SafeCheckpointer, load_weights
 from tcm_d2.engine.ema import WeightAverage
 from tcm_d2.engine.experiment import Experiment
 from tcm_d2.engine.non_finite import NonFiniteGuard
+from tcm_d2.engine.pictures import PredictionPictures
 from tcm_d2.engine.trainer import ReportSkippedFiles, Trainer
 from tcm_d2.inference.tta import RotatedTTA
 from tcm_d2.modeling.meta_arch.one_stage import FIXED_TEXT_MESSAGE
@@ -94,6 +95,9 @@ def train(experiment: Experiment, *, resume: bool) -> Results:
             else None,
             hooks.EvalHook(training.eval_period, evaluate_now) if experiment.evaluations else None,
             ReportSkippedFiles(),
+            PredictionPictures(training.pictures, average=average)
+            if training.pictures is not None and comm.is_main_process()
+            else None,
             hooks.PeriodicWriter(
                 _writers(Path(experiment.output_dir), training.max_iter, training.log_period),
                 period=training.log_period,

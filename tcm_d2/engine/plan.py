@@ -91,6 +91,7 @@ class Plan:
         length: of the run.
         checkpoints_to_keep: newest periodic checkpoints to keep; 0 for all.
         log_period: iterations between log lines.
+        vis_period: iterations between pictures of predictions; 0 is never.
         amp_dtype: "float16" or "bfloat16"; None for full precision.
         accumulation_steps: passes per iteration.
         ema_decay: of the moving average of the weights; 0 is off.
@@ -123,6 +124,7 @@ class Plan:
     length: RunLength
     checkpoints_to_keep: int
     log_period: int
+    vis_period: int
     amp_dtype: str | None
     accumulation_steps: int
     ema_decay: float

@@ -86,6 +86,7 @@ def page_data(
         "iou": analysis.iou_threshold,
         "metric": analysis.metric,
         "numImages": len(analysis.image_ids),
+        "warnings": analysis.warnings,
         "meanAp": _number(analysis.mean_ap),
         "minStep": round(100 * min_score),
         "classes": [
@@ -93,6 +94,9 @@ def page_data(
                 "name": name,
                 "color": list(class_color(index)),
                 "ap": _number(result.ap),
+                "ap75": _number(float(analysis.ap_75[index])),
+                "ap5095": _number(float(analysis.ap_50_95[index])),
+                "angleError": _number(float(analysis.angle_error_deg[index])),
                 "maxRecall": _number(result.max_recall),
                 "objects": result.num_ground_truths,
                 "difficult": result.num_difficult,

@@ -199,6 +199,7 @@ def draw_comparison(
     line_width_px: int | None = None,
     label_mode: LabelMode = "auto",
     legend: bool = True,
+    headings: bool = False,
 ) -> np.ndarray:
     """Return a copy of the image that shows hits, misses and false detections.
 
@@ -213,6 +214,7 @@ def draw_comparison(
         class_names: names by class index.
         iou_threshold: a hit needs an IoU above it.
         score_threshold: predictions with a lower score are left out.
+        headings: mark the direction of each drawn box's +w axis.
 
     Raises:
         TypeError: image not a uint8 array.
@@ -253,6 +255,8 @@ def draw_comparison(
     )
     for quads, color, dashed in layers:
         outline_quads(image, quads, [color] * len(quads), line_width_px=width, dashed=dashed)
+        if headings:
+            draw_headings(image, quads, [color] * len(quads), line_width_px=width)
     busy = busy_mask(image.shape[:2], np.concatenate([gt, pred]))
     if legend:
         entries = [
@@ -269,6 +273,16 @@ def draw_comparison(
         texts += _texts(len(missed), gt_labels[is_missed], class_names, None)
         colors = [FALSE_COLOR] * int(false.sum()) + [MISSED_COLOR] * len(missed)
         order = np.argsort(-_areas(named), kind="stable")
+        if label_mode == "auto":
+            written = place_labels(
+                image.copy(), named, texts, colors, busy=busy.copy(), order=order, force=False
+            )
+            if written < _CROWDED_FRACTION * len(texts):
+                # Names at some of many misses say nothing; the legend counts them.
+                classes = np.concatenate([pred_labels[false], gt_labels[is_missed]])
+                is_rare = np.bincount(classes)[classes] <= _MAX_RARE
+                is_rare[: int(false.sum())] = True
+                texts = [text if rare else "" for text, rare in zip(texts, is_rare)]
         place_labels(
             image, named, texts, colors, busy=busy, order=order, force=label_mode == "always"
         )

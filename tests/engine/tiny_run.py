@@ -156,6 +156,7 @@ def make_experiment(
         checkpoints_to_keep=0,
         eval_period=0,
         log_period=1,
+        pictures=None,
         amp_dtype=amp_dtype,
         accumulation_steps=accumulation_steps,
         on_non_finite=on_non_finite,

@@ -344,3 +344,18 @@ class TestSheetsAndFiles:
     def test_other_endings_are_refused(self, tmp_path: Path):
         with pytest.raises(ValueError, match="ending"):
             save_image(tmp_path / "picture.gif", gray_image())
+
+
+def test_in_a_crowd_only_rare_classes_and_false_boxes_get_names():
+    """Names at some of many missed boxes would say nothing about the others."""
+    places = [(x, y) for x in range(10, 230, 11) for y in range(30, 190, 9)]
+    gt = np.array([[x, y, 9.0, 4.0, 20.0] for x, y in places])
+    classes = [1] * len(gt)
+    options = dict(class_names=NAMES, legend=False, line_width_px=1)
+    empty = np.zeros((0, 5))
+    plain = draw_comparison(gray_image(), gt, classes, empty, [], [], label_mode="never", **options)
+    crowd = draw_comparison(gray_image(), gt, classes, empty, [], [], **options)
+    np.testing.assert_array_equal(crowd, plain)
+    single = np.array([[120.0, 12.0, 9.0, 4.0, 0.0]])
+    named = draw_comparison(gray_image(), gt, classes, single, [0], [0.9], **options)
+    assert has_color(named, FALSE_COLOR).sum() > 150

@@ -21,6 +21,8 @@ train = dict(
     # Newest periodic checkpoints to keep; 0 keeps all.
     checkpoints_to_keep=0,
     log_period=20,
+    # Iterations between pictures of predictions in TensorBoard; 0 is never.
+    vis_period=0,
     # dtype: "float16" (CUDA, with loss scaling) or "bfloat16" (CUDA or CPU).
     amp=dict(enabled=False, dtype="float16"),
     # Passes in which each process does its share of a batch.

@@ -107,7 +107,8 @@ def resize_positional_embedding(embedding: Tensor, grid_hw: tuple[int, int]) -> 
     Raises:
         ValueError: the embedding's rows are not one plus a square.
     """
-    grid_side = round((embedding.shape[0] - 1) ** 0.5)
+    # int: jit tracing, which counts FLOPs, gives sizes as tensors.
+    grid_side = round((int(embedding.shape[0]) - 1) ** 0.5)
     if embedding.dim() != 2 or grid_side < 1 or grid_side**2 + 1 != embedding.shape[0]:
         raise ValueError(
             "positional embedding: expected shape (1 + G * G, channels), got "

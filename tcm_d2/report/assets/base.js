@@ -120,7 +120,7 @@ function drawHead() {
     return make("span", {}, key, `${number(count)} ${word}`);
   };
   byId("counts").replaceChildren(
-    "All images: ",
+    make("span", { class: "all-images" }, "All images:"),
     part("hit", sum.hits, "hits"), part("missed", sum.missed, "missed"), part("false", sum.wrong, "false"),
   );
   const precision = sum.hits + sum.wrong ? sum.hits / (sum.hits + sum.wrong) : null;

@@ -1,5 +1,5 @@
 // Precision-recall curves.
-const CHART = { width: 640, height: 460, left: 46, right: 12, top: 10, bottom: 40 };
+const CHART = { width: 640, height: 460, left: 66, right: 20, top: 12, bottom: 54 };
 const chartX = (recall) => CHART.left + recall * (CHART.width - CHART.left - CHART.right);
 const chartY = (precision) => CHART.top + (1 - precision) * (CHART.height - CHART.top - CHART.bottom);
 
@@ -11,13 +11,13 @@ function setUpCurves() {
     svg.append(
       makeSvg("line", { class: "grid", x1: chartX(value), x2: chartX(value), y1: chartY(0), y2: chartY(1) }),
       makeSvg("line", { class: "grid", x1: chartX(0), x2: chartX(1), y1: chartY(value), y2: chartY(value) }),
-      makeSvg("text", { x: chartX(value), y: CHART.height - 22, "text-anchor": "middle" }, value.toFixed(1)),
-      makeSvg("text", { x: CHART.left - 6, y: chartY(value) + 4, "text-anchor": "end" }, value.toFixed(1)),
+      makeSvg("text", { x: chartX(value), y: CHART.height - 32, "text-anchor": "middle" }, value.toFixed(1)),
+      makeSvg("text", { x: CHART.left - 6, y: chartY(value) + 5, "text-anchor": "end" }, value.toFixed(1)),
     );
   }
   svg.append(
-    makeSvg("text", { x: chartX(0.5), y: CHART.height - 4, "text-anchor": "middle" }, "recall"),
-    makeSvg("text", { x: 12, y: chartY(0.5), "text-anchor": "middle", transform: `rotate(-90 12 ${chartY(0.5)})` }, "precision"),
+    makeSvg("text", { x: chartX(0.5), y: CHART.height - 8, "text-anchor": "middle" }, "recall"),
+    makeSvg("text", { x: 16, y: chartY(0.5), "text-anchor": "middle", transform: `rotate(-90 16 ${chartY(0.5)})` }, "precision"),
     makeSvg("g", { id: "lines" }),
   );
   byId("chart").append(svg);

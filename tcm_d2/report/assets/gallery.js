@@ -22,8 +22,23 @@ function boxesOf(image) {
   return boxes;
 }
 
-function drawOverlay(svg, image, boxes) {
+const FINE_BELOW_PX = 13;
+const sideOf = (quad, from) => Math.hypot(quad[from] - quad[(from + 2) % 8], quad[from + 1] - quad[(from + 3) % 8]);
+
+// The median short side of a picture's objects, in pixels of the file.
+function typicalSide(image) {
+  if (image.side === undefined) {
+    const quads = image.gt.quads.length ? image.gt.quads : image.det.quads;
+    const sides = quads.map((quad) => Math.min(sideOf(quad, 0), sideOf(quad, 2))).sort((a, b) => a - b);
+    image.side = sides.length ? sides[Math.floor(sides.length / 2)] : Infinity;
+  }
+  return image.side;
+}
+
+// scale: pixels of the screen per pixel of the file.
+function drawOverlay(svg, image, boxes, scale) {
   const parts = [];
+  svg.classList.toggle("fine", typicalSide(image) * scale < FINE_BELOW_PX);
   for (const kind of ["gt", "ignored", "hit", "missed", "false"]) {
     if (!state.layers[kind] || !boxes[kind].length) continue;
     const d = boxes[kind].map((box) => quadPath(box.quad)).join("");
@@ -66,7 +81,7 @@ function makePicture(image) {
   return { node, svg, canvas: null, mapShown: -1 };
 }
 
-function drawPicture(picture, image) {
+function drawPicture(picture, image, scale) {
   const boxes = boxesOf(image);
   const wantMap = Boolean(state.layers.maps && image.maps);
   picture.node.classList.toggle("mapped", wantMap);
@@ -83,7 +98,7 @@ function drawPicture(picture, image) {
     drawScoreMap(picture.canvas, image);
     picture.mapShown = state.mapClass;
   }
-  drawOverlay(picture.svg, image, boxes);
+  drawOverlay(picture.svg, image, boxes, scale);
   return boxes;
 }
 
@@ -142,19 +157,27 @@ function setUpGallery() {
       "Choose one to look closer; arrow keys move between them."
     : "No pictures were given to this report.";
   if (!DATA.images.length) byId("layers").hidden = true;
-  listeners.push(() => { for (const card of cards) drawCard(card); });
+  listeners.push(drawCards);
   arrangeCards();
 }
 
-function drawCard(card) {
-  card.boxes = drawPicture(card.picture, card.image);
+function drawCards() {
+  // Behind the viewer nobody sees them; it asks for them when it closes.
+  if (byId("viewer").open) return;
+  // Read once: each card read after another was drawn would lay the page out anew.
+  const width = cards[0]?.node.clientWidth || 300;
+  for (const card of cards) drawCard(card, width);
+}
+
+function drawCard(card, width) {
+  card.boxes = drawPicture(card.picture, card.image, width / Math.max(card.image.w, card.image.h));
   card.counts.textContent = summaryOf(card.boxes);
 }
 
 // The order changes when asked for, not under the hand that moves the slider.
 function arrangeCards() {
   const sort = SORTS[byId("sort").value];
-  for (const card of cards) drawCard(card);
+  drawCards();
   cardOrder = cards.map((_, index) => index);
   cardOrder.sort((a, b) => {
     const difference = sort.of ? sort.of(cards[a].boxes) - sort.of(cards[b].boxes)

@@ -2,15 +2,25 @@
 const COLUMNS = [
   { key: "name", name: "Class", of: (one) => one.name },
   { key: "ap", name: "AP", of: (one) => one.ap },
+  { key: "ap75", name: "AP75", of: (one) => one.ap75 },
+  { key: "ap5095", name: "AP50:95", of: (one) => one.ap5095 },
   { key: "precision", name: "Precision", of: (one) => figures(one).precision },
   { key: "recall", name: "Recall", of: (one) => figures(one).recall },
   { key: "f1", name: "F1", of: (one) => figures(one).f1 },
   { key: "maxRecall", name: "Max. recall", of: (one) => one.maxRecall },
+  { key: "angleError", name: "Angle error", of: (one) => one.angleError },
   { key: "objects", name: "Objects", of: (one) => one.objects },
   { key: "difficult", name: "Difficult", of: (one) => one.difficult },
   { key: "detections", name: "Detections", of: (one) => one.detections },
 ];
 const COUNTS = ["objects", "difficult", "detections"];
+
+function cellText(column, value) {
+  if (COUNTS.includes(column.key)) return number(value);
+  if (column.key === "angleError") return value === null ? "-" : `${value.toFixed(1)}\u00b0`;
+  return percent(value);
+}
+
 const order = { key: null, ascending: true };
 
 function sortedClasses() {
@@ -42,7 +52,8 @@ function setUpClassTable() {
   byId("class-table").tHead.append(row);
   byId("classes-note").textContent =
     `AP: ${DATA.metric === "area" ? "area under the curve" : "11 points"}, IoU above ${DATA.iou}, in percent; ` +
-    "precision, recall and F1 at the score threshold. Sort by any column.";
+    "precision, recall and F1 at the score threshold; angle error: median over the hits at any score. Sort by any column.";
+  for (const text of DATA.warnings) byId("classes-note").append(make("br"), `Note: ${text}.`);
   listeners.push(drawClassTable);
 }
 
@@ -62,7 +73,7 @@ function drawClassTable() {
     row.append(make("th", { scope: "row" }, button));
     for (const column of COLUMNS.slice(1)) {
       const value = column.of(one);
-      const cell = make("td", {}, COUNTS.includes(column.key) ? number(value) : percent(value));
+      const cell = make("td", {}, cellText(column, value));
       if (column.key === "ap") {
         cell.className = "bar";
         cell.append(make("i", { style: `width:${100 * (value ?? 0)}%` }));
@@ -75,8 +86,10 @@ function drawClassTable() {
   if (focused !== undefined) table.querySelector(`tr[data-index="${focused}"] button`)?.focus();
   const sum = (key) => number(DATA.classes.reduce((total, one) => total + one[key], 0));
   const mean = (column) => {
-    const values = DATA.classes.filter((one) => one.objects).map((one) => column.of(one) ?? 0);
-    return values.length ? percent(values.reduce((a, b) => a + b, 0) / values.length) : "-";
+    const counted = DATA.classes.filter((one) => one.objects).map((one) => column.of(one));
+    // Without a hit there is no angle; all else is 0 then.
+    const values = column.key === "angleError" ? counted.filter((value) => value !== null) : counted.map((value) => value ?? 0);
+    return cellText(column, values.length ? values.reduce((a, b) => a + b, 0) / values.length : null);
   };
   const cells = COLUMNS.slice(1).map((column) =>
     make("td", {}, COUNTS.includes(column.key) ? sum(column.key) : column.key === "ap" ? percent(DATA.meanAp) : mean(column)));
@@ -97,7 +110,7 @@ function drawConfusion() {
   const at = (((which + 1) * size) / 100).toFixed(2);
   byId("confusion-note").textContent =
     `Rows: classes of objects; columns: classes of detections with a score of at least ${at} ` +
-    `(steps of ${(size / 100).toFixed(2)}). Each detection, best first, goes to the object of any class that it overlaps most.`;
+    `(steps of ${(size / 100).toFixed(2)}). Each detection, best first, takes the object of any class that it overlaps most and that is still free.`;
   const names = DATA.classes.map((one) => one.name);
   const used = names.map((_, i) => i).filter((i) => matrix[i].some(Boolean) || matrix.some((row) => row[i]));
   const columns = [...used, names.length];

@@ -2,6 +2,8 @@
 const MAX_ERRORS = 300;
 const MAX_ZOOM = 16;
 const LABEL_PX = 13;
+// With more false boxes their names, too, wait for room.
+const MANY_FALSE = 60;
 const view = { index: -1, picture: null, boxes: null, zoom: 1, chosen: null };
 
 function openViewer(index) {
@@ -32,6 +34,7 @@ function closeViewer() {
   view.index = -1;
   view.picture = null;
   byId("stage").replaceChildren();
+  drawCards();
   cards[index]?.node.focus();
 }
 
@@ -72,7 +75,7 @@ const describe = (box) => {
 function drawViewer() {
   if (view.index < 0) return;
   const image = DATA.images[view.index];
-  view.boxes = drawPicture(view.picture, image);
+  view.boxes = drawPicture(view.picture, image, view.scale);
   if (view.chosen) {
     view.picture.svg.append(makeSvg("path", { class: "chosen", d: quadPath(view.chosen.quad) }));
   }
@@ -95,7 +98,8 @@ function drawNames() {
       const width = text.length * cell * 0.58;
       // In a crowd of small boxes names would hide what they name; enlarging brings them.
       const reach = Math.max(Math.max(...xs) - Math.min(...xs), Math.max(...ys) - Math.min(...ys));
-      if (kind !== "false" && reach < 0.75 * width) continue;
+      const isNamed = kind === "false" && view.boxes.false.length <= MANY_FALSE;
+      if (!isNamed && reach < 0.75 * width) continue;
       const x = Math.max(0, Math.min((Math.min(...xs) + Math.max(...xs)) / 2 - width / 2, DATA.images[view.index].w - width));
       const y = Math.max(cell, Math.min(...ys) - 0.35 * cell);
       const places = [];

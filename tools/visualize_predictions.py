@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Draw what a detector found, against the truth where there are labels, and what its prompts see.
+
+  tools/visualize_predictions.py --images DOTA/val/images --results output/x/inference/dota_v1_val
+  tools/visualize_predictions.py --images ... --results ... --labels DOTA/val/labelTxt
+  tools/visualize_predictions.py --images a.png b.png --score-maps \\
+      --config-file configs/tcm_fcos.yaml --weights model_final.pth
+
+The results are what an evaluation leaves (a folder with Task1/) or Task1 files in a folder or a
+zip. With labels hits are blue, missed objects yellow and dashed, false detections red. Score maps
+are the probabilities that TCM gives each place by the text of the class alone, before the
+detector's head; their sheet is NAME_score_maps.jpg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
+from tcm_d2.data.dota.labels import list_labels, read_label
+from tcm_d2.data.images import list_images, read_image
+from tcm_d2.engine.trained import load_trained
+from tcm_d2.evaluation.submission import ClassDetections, read_task1
+from tcm_d2.inference.score_maps import compute_score_maps
+from tcm_d2.structures.conversions import quads_to_boxes
+from tcm_d2.visualize import (
+    draw_boxes,
+    draw_class_score_maps,
+    draw_comparison,
+    save_image,
+)
+
+TASK1_DIR = "Task1"
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--images", nargs="+", required=True, type=Path, metavar="FILE_or_DIR")
+    add("--results", type=Path, metavar="DIR_or_ZIP", help="Task1 files")
+    add("--labels", type=Path, metavar="LABELTXT_DIR", help="<image id>.txt, to compare with")
+    add("--classes", nargs="+", default=list(DOTA_V1_CLASSES), metavar="NAME")
+    add("--score", type=float, default=0.3, help="draw detections from this on (default: 0.3)")
+    add("--iou", type=float, default=0.5, help="a hit needs an IoU above this (default: 0.5)")
+    add("--headings", action="store_true", help="mark the direction of each box's width")
+    add("--score-maps", action="store_true", help="a sheet of TCM's score maps")
+    add("--map-classes", nargs="+", metavar="NAME", help="only these, in this order")
+    add("--window-px", type=int, default=1024, help="of score maps: the patches' size in training")
+    add("--config-file", type=Path, metavar="FILE", help="of the detector, for score maps")
+    add("--weights", metavar="FILE", help="of the detector, for score maps")
+    add("--out", type=Path, default=Path("output/pictures"), metavar="DIR")
+    add("--num", type=int, default=0, metavar="N", help="the first N images (default: all)")
+    add("opts", nargs="*", metavar="OVERRIDE", help="of --config-file, after --")
+    args = parser.parse_args(arguments)
+    if args.score_maps and not (args.config_file and args.weights):
+        parser.error("--score-maps needs --config-file and --weights")
+    if not args.score_maps and args.results is None:
+        parser.error("nothing to draw: give --results, or --score-maps with a detector")
+    return args
+
+
+def find_files(places: Sequence[Path]) -> dict[str, Path]:
+    """Return the image files by name without suffix."""
+    files: dict[str, Path] = {}
+    for place in places:
+        if place.is_dir():
+            files.update(list_images(place))
+        elif place.is_file():
+            files[place.stem] = place
+        else:
+            raise FileNotFoundError(f"--images: {place}: no such file or folder")
+    if not files:
+        raise FileNotFoundError(f"--images: no images in {', '.join(map(str, places))}")
+    return files
+
+
+class Results:
+    """Detections of Task1 files, by image."""
+
+    def __init__(self, path: Path, classes: Sequence[str]) -> None:
+        inner = path / TASK1_DIR
+        rows = read_task1(inner if inner.is_dir() else path)
+        unknown = sorted(set(rows) - set(classes))
+        if unknown:
+            raise ValueError(f"--results: classes not in --classes: {', '.join(unknown)}")
+        self._rows: list[tuple[int, ClassDetections, np.ndarray]] = [
+            (index, rows[name], np.array(rows[name].image_ids, dtype=str))
+            for index, name in enumerate(classes)
+            if name in rows
+        ]
+
+    def of(self, image_id: str, min_score: float) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+        """Return boxes (M, 5), class indices (M,) and scores (M,) of an image."""
+        quads, labels, scores = [np.zeros((0, 4, 2))], [np.zeros(0, np.int64)], [np.zeros(0)]
+        for index, rows, image_ids in self._rows:
+            here = (image_ids == image_id) & (rows.scores >= min_score)
+            quads.append(rows.quads[here])
+            labels.append(np.full(int(here.sum()), index))
+            scores.append(rows.scores[here])
+        boxes = quads_to_boxes(torch.from_numpy(np.concatenate(quads)))
+        return boxes, np.concatenate(labels), np.concatenate(scores)
+
+
+def draw(
+    image: np.ndarray, image_id: str, results: Results, args: argparse.Namespace
+) -> np.ndarray:
+    """Return the image with detections, compared with its labels where there are any."""
+    boxes, labels, scores = results.of(image_id, args.score)
+    if args.labels is None:
+        return draw_boxes(
+            image,
+            boxes,
+            labels=labels,
+            scores=scores,
+            class_names=args.classes,
+            headings=args.headings,
+        )
+    label = read_label(args.labels / f"{image_id}.txt")
+    objects = [o for o in label.objects if o.class_name in args.classes]
+    quads = np.array([o.quad for o in objects], dtype=np.float64).reshape(-1, 4, 2)
+    return draw_comparison(
+        image,
+        quads_to_boxes(quads),
+        [args.classes.index(o.class_name) for o in objects],
+        boxes,
+        labels,
+        scores,
+        class_names=args.classes,
+        gt_difficult=[o.difficult != 0 for o in objects],
+        iou_threshold=args.iou,
+        score_threshold=args.score,
+        headings=args.headings,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw; return 0, or 1 after a message on standard error."""
+    args = parse_arguments(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        files = find_files(args.images)
+        if args.labels is not None:
+            known = list_labels(args.labels)
+            files = {image_id: path for image_id, path in files.items() if image_id in known}
+            if not files:
+                raise FileNotFoundError(f"--labels: {args.labels} has no label of these images")
+        results = None if args.results is None else Results(args.results, args.classes)
+        detector = mapper = None
+        chosen = None
+        if args.score_maps:
+            detector, plan = load_trained(args.config_file, args.weights, args.opts)
+            mapper = plan.build_mapper(False)
+            chosen = _class_indices(args.map_classes, args.classes)
+        for image_id, path in list(files.items())[: args.num or None]:
+            image = read_image(path, channel_order="RGB")
+            picture = None if results is None else draw(image, image_id, results, args)
+            if picture is not None:
+                save_image(args.out / f"{image_id}.png", picture)
+                print(args.out / f"{image_id}.png")
+            if detector is None or mapper is None:
+                continue
+            mapped = mapper({"file_name": str(path)})
+            assert mapped is not None
+            maps = compute_score_maps(detector, mapped["image"], window_px=args.window_px)
+            sheet = draw_class_score_maps(
+                image, maps, args.classes, classes=chosen, picture=picture
+            )
+            save_image(args.out / f"{image_id}_score_maps.jpg", sheet)
+            print(args.out / f"{image_id}_score_maps.jpg")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _class_indices(names: Sequence[str] | None, classes: Sequence[str]) -> list[int] | None:
+    if names is None:
+        return None
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        raise ValueError(
+            f"--map-classes: unknown: {', '.join(unknown)}; known: {', '.join(classes)}"
+        )
+    return [classes.index(name) for name in names]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

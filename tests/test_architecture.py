@@ -22,6 +22,7 @@ FLOORS = {
     "visualize": 2,
     "evaluation": 3,
     "checkpoint": 3,
+    "export": 4,
     "inference": 4,
     "report": 4,
     # Above inference: evaluation can look at several views of an image, as inference does.

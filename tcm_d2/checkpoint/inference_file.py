@@ -50,6 +50,12 @@ def inference_metadata(config_text: str, class_names: Sequence[str]) -> dict[str
     }
 
 
+def holds_config(file: WeightFile) -> bool:
+    """Return whether a file has a configuration in it."""
+    metadata = file.rest.get(METADATA_KEY)
+    return isinstance(metadata, Mapping) and isinstance(metadata.get(CONFIG_KEY), str)
+
+
 def inference_config(file: WeightFile, *, source: str) -> CfgNode:
     """Return the configuration that a file made for inference holds.
 
@@ -61,13 +67,12 @@ def inference_config(file: WeightFile, *, source: str) -> CfgNode:
         ValueError: it holds none, or one of a Python configuration (which names functions to
             call, and these are not taken from weight files).
     """
-    metadata = file.rest.get(METADATA_KEY)
-    text = metadata.get(CONFIG_KEY) if isinstance(metadata, Mapping) else None
-    if not isinstance(text, str):
+    if not holds_config(file):
         raise ValueError(
             f"weights '{source}': hold no configuration; give the one they were trained with, or "
             "write them with tools/convert_checkpoint.py --for-inference"
         )
+    text: str = file.rest[METADATA_KEY][CONFIG_KEY]
     if "\nMODEL:" not in f"\n{text}":
         raise ValueError(
             f"weights '{source}': were written with a Python configuration, which is not built "

@@ -96,6 +96,11 @@ class RotatedDatasetMapper:
         # In shared memory, so that forked loader workers add to the same counts.
         self._counts = torch.zeros(2, dtype=torch.int64).share_memory_()
 
+    @property
+    def image_format(self) -> str:
+        """Order of the channels of the images it gives, "RGB" or "BGR"."""
+        return self._image_format
+
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
         """Return the constructor's arguments for a configuration."""

@@ -100,6 +100,7 @@ class Detector:
         device: str | torch.device | None = None,
         score_threshold: float | None = None,
         class_names: Sequence[str] | None = None,
+        prompts: Sequence[str] | None = None,
         window_px: int | None = None,
         overlap_px: int | None = None,
         batch_size: int | None = None,
@@ -110,13 +111,16 @@ class Detector:
 
         Args:
             path: the output folder of a training; or weights (.pth, .safetensors) with their
-                ``config.yaml`` beside them; or a configuration (.yaml, .py) whose weights are
-                named in it, lie beside it or are given.
+                ``config.yaml`` beside them, or with it inside (convert_checkpoint.py
+                --for-inference); or a configuration (.yaml, .py) whose weights are named in it,
+                lie beside it or are given.
             weights: a weight file, where ``path`` is not one.
             config_file: the configuration, where it does not lie beside the weights.
             device: "cuda", "cuda:1", "cpu"; None takes CUDA where there is one.
             score_threshold: lower scores are left out; None is 0.3. Metrics want 0.05.
             class_names: names in label order; None takes those of the configuration.
+            prompts: what the text tower reads for the classes, in label order: other words for
+                the same classes (docs/fast_tcm.md). None takes those of the configuration.
             window_px: side of the windows into which larger pictures are cut; None takes the
                 size the model was trained for.
             overlap_px: of the windows, more than the longest object; None is a quarter.
@@ -130,7 +134,7 @@ class Detector:
             ValueError: a file, the device or another argument does not fit; says what to do.
         """
         sources = find_sources(path, weights=weights, config_file=config_file)
-        trained = build_pretrained(sources, device=device, class_names=class_names)
+        trained = build_pretrained(sources, device=device, class_names=class_names, prompts=prompts)
         model = trained.model
         window = trained_size_px(model) if window_px is None else window_px
         config = WindowConfig(

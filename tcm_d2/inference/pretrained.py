@@ -18,10 +18,13 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import tcm_d2.modeling  # noqa: F401 - registers the meta-architectures
+from tcm_d2.checkpoint.inference_file import holds_config, inference_config
 from tcm_d2.checkpoint.load import EMA_KEY, SafeCheckpointer, load_weights
 from tcm_d2.config.lazy import TARGET_KEY, load_lazy_config
 from tcm_d2.config.loader import load_config
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES, class_name_to_prompt
+from tcm_d2.modeling.clip.text import LABEL_FIELD
+from tcm_d2.weight_files.reading import read_weight_file
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +90,7 @@ class _Settings(NamedTuple):
     merge_nms_threshold: float
     tta: dict[str, Any]
     uses_average: bool
+    prompt_template: str
 
 
 def find_sources(
@@ -117,7 +121,7 @@ def find_sources(
     if suffix in WEIGHT_SUFFIXES:
         if chosen is not None:
             raise ValueError(f"weights: given twice, as {target} and as {chosen}; give one")
-        return Sources(config or _config_in(target.parent, beside=target), target)
+        return Sources(config or _config_of(target), target)
     if suffix not in (*YAML_SUFFIXES, ".py"):
         raise ValueError(
             f"{target}: expected a folder, a weight file ({', '.join(WEIGHT_SUFFIXES)}) or a "
@@ -129,7 +133,11 @@ def find_sources(
 
 
 def build_pretrained(
-    sources: Sources, *, device: str | torch.device | None, class_names: Sequence[str] | None
+    sources: Sources,
+    *,
+    device: str | torch.device | None,
+    class_names: Sequence[str] | None,
+    prompts: Sequence[str] | None = None,
 ) -> Pretrained:
     """Build the model of a configuration and load its weights; every parameter must be there.
 
@@ -137,15 +145,21 @@ def build_pretrained(
         sources: see `find_sources`.
         device: None takes CUDA where there is one, else the CPU.
         class_names: names in label order; None takes those of the configuration.
+        prompts: what the text tower reads for the classes, in label order; None takes those of the
+            configuration.
 
     Raises:
         FileNotFoundError, ValueError: files that cannot be used, weights that do not fit, another
-            number of class names than the model has, or a device that is not there.
+            number of class names or prompts than the model has, prompts for a model without a text
+            tower, or a device that is not there.
     """
     place = usable_device(device)
     if sources.config.suffix == ".py":
         tree: Any = OmegaConf.to_container(load_lazy_config(sources.config), resolve=True)
         model, settings = _from_lazy(tree, str(sources.config))
+    elif sources.config == sources.weights:
+        file = read_weight_file(sources.weights)
+        model, settings = _from_yaml(inference_config(file, source=str(sources.weights)))
     elif sources.config.name == _LAZY_COPY or _looks_lazy(sources.config):
         model, settings = _from_lazy(_read_lazy_copy(sources.config), str(sources.config))
     else:
@@ -156,6 +170,9 @@ def build_pretrained(
     )
     if settings.uses_average and EMA_KEY in rest:
         load_weights(model, rest[EMA_KEY], source=f"{sources.weights}, {EMA_KEY}")
+    if prompts is not None:
+        detector: Any = model
+        detector.set_class_names(prompts, template=settings.prompt_template)
     num_classes = int(getattr(model.head, "num_classes"))  # noqa: B009 - typed as a tensor
     return Pretrained(
         model=model.to(place).eval(),
@@ -249,6 +266,23 @@ def _config_in(folder: Path, *, beside: Path | None = None) -> Path:
     )
 
 
+def _config_of(weights: Path) -> Path:
+    """Return the configuration beside weights, or the weights themselves where it is in them."""
+    try:
+        return _config_in(weights.parent, beside=weights)
+    except FileNotFoundError:
+        if not _has_config_inside(weights):
+            raise
+    return weights
+
+
+def _has_config_inside(weights: Path) -> bool:
+    try:
+        return holds_config(read_weight_file(weights))
+    except ValueError:  # said in full where the weights are loaded
+        return False
+
+
 def _weights_in(folder: Path) -> Path:
     for name in _FINAL_WEIGHTS:
         if (folder / name).is_file():
@@ -308,6 +342,7 @@ def _from_yaml(cfg: CfgNode) -> tuple[nn.Module, _Settings]:
         float(cfg.TEST.DOTA.MERGE_NMS_THRESH),
         {key.lower(): value for key, value in cfg.TEST.TTA.items()},
         cfg.SOLVER.EMA_DECAY > 0,
+        cfg.MODEL.TCM.PROMPT_TEMPLATE,
     )
 
 
@@ -327,6 +362,7 @@ def _from_lazy(tree: dict[str, Any], source: str) -> tuple[nn.Module, _Settings]
             float(test["evaluator"]["nms_iou_threshold"]),
             dict(test.get("tta", {})),
             train["ema_decay"] > 0,
+            prompts["template"] if isinstance(prompts, dict) else LABEL_FIELD,
         )
     except (KeyError, TypeError) as error:
         raise ValueError(

@@ -175,7 +175,7 @@ class TCM(nn.Module):
         """
         if self.bimodal_matching is not None:
             text = self.bimodal_matching(text, global_NC)
-        text_NKC = text.expand(len(global_NC), -1, -1)
+        text_NKC = text.expand(global_NC.shape[0], -1, -1)
         dense_NLC = dense_NCHW.flatten(2).transpose(1, 2)  # (N, HW, C)
         memory = torch.cat([global_NC[:, None], dense_NLC], dim=1)  # (N, 1 + HW, C)
         visual_update = self.visual_decoder(dense_NLC, text_NKC)

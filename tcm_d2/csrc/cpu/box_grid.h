@@ -1,10 +1,11 @@
 // Finds the stored boxes that may suppress a given one.
 //
 // Boxes are stored in the cells that they touch, in grids whose cells fit their
-// size: a box touches at most 2 x 2 cells. Cells live in one hash table, so
-// that neither the size of the scene nor the mix of sizes matters. Boxes of
-// different groups (class and image) lie in different cells, up to collisions
-// of the hash.
+// extent: a box touches at most 2 x 2 cells. A grid holds boxes of similar
+// areas, too, since a much smaller or larger one can't have a high IoU. Cells
+// live in one hash table, so that neither the size of the scene nor the mix of
+// sizes matters. Boxes of different groups (class and image) lie in different
+// cells, up to collisions of the hash.
 
 #pragma once
 
@@ -35,19 +36,21 @@ class BoxGrid {
                     fits ? static_cast<float>(rect.area)
                          : std::numeric_limits<float>::quiet_NaN(),
                     group};
-    levels_of_[i] = rect.area > 0 ? exponent_level(outlines_[i].hull) : -1;
+    levels_of_[i] =
+        rect.area > 0
+            ? static_cast<int16_t>(extent_step(outlines_[i].hull) * kAreaSteps +
+                                   area_step(outlines_[i].area))
+            : -1;
   }
 
   // Makes the (empty) grids for all boxes that are set.
   void build() {
-    std::vector<int16_t> slots(kHuge + 1, -1);
+    std::vector<int16_t> slots((kHuge + 1) * kAreaSteps, -1);
     for (int16_t& level : levels_of_) {
       if (level < 0) continue;
       if (slots[level] < 0) {
         slots[level] = static_cast<int16_t>(levels_.size());
-        levels_.emplace_back(
-            level == kHuge ? std::numeric_limits<double>::infinity()
-                           : std::ldexp(1.0, kStep * level + kMinExponent));
+        levels_.emplace_back(level / kAreaSteps, level % kAreaSteps);
       }
       level = slots[level];
     }
@@ -90,7 +93,7 @@ class BoxGrid {
     for (size_t l = 0; l < levels_.size(); ++l) {
       const Level& level = levels_[l];
       if (level.stored.empty() || level.stored.back() < first ||
-          is_too_small(level, outlines_[i])) {
+          !may_hold_rivals(level, outlines_[i])) {
         continue;
       }
       const Cells cells = cells_of(outlines_[i].hull, level);
@@ -118,11 +121,23 @@ class BoxGrid {
   };
 
   struct Level {
-    double cell;                  // side of a cell, a power of 2
-    double inverse;               // 1 / cell
-    std::vector<int32_t> stored;  // in the order of storing
+    double cell;                   // side of a cell, a power of 2
+    double inverse;                // 1 / cell
+    double least_area, most_area;  // of its boxes
+    std::vector<int32_t> stored;   // in the order of storing
 
-    explicit Level(double cell) : cell(cell), inverse(1 / cell) {}
+    Level(int extent_step, int area_step)
+        : cell(extent_step == kHuge
+                   ? std::numeric_limits<double>::infinity()
+                   : std::ldexp(1.0, kStep * extent_step + kMinExponent)),
+          inverse(1 / cell),
+          least_area(0),
+          most_area(std::numeric_limits<double>::infinity()) {
+      if (area_step > 0) {
+        least_area = std::ldexp(1.0, kAreaStep * area_step + kMinAreaExponent);
+        most_area = std::ldexp(least_area, kAreaStep);
+      }
+    }
 
     // No cells: all boxes are looked at.
     bool is_huge() const { return std::isinf(cell); }
@@ -134,17 +149,22 @@ class BoxGrid {
     double count() const { return double(x1 - x0 + 1) * double(y1 - y0 + 1); }
   };
 
-  // Cells of level l have a side of 2^(kStep * l + kMinExponent). Boxes of up
-  // to 2^kMinExponent share the first level, those above 2^-kMinExponent the
-  // last.
+  // Cells for the extents of step e have a side of 2^(kStep * e +
+  // kMinExponent). Boxes of up to 2^kMinExponent share the first step, those
+  // above 2^-kMinExponent the last.
   static constexpr int kStep = 2;
   static constexpr int kMinExponent = -64;
-  static constexpr int16_t kHuge = 2 * -kMinExponent / kStep + 1;
+  static constexpr int kHuge = 2 * -kMinExponent / kStep + 1;
+  // Areas of step a are at least 2^(kAreaStep * a + kMinAreaExponent). Step 0
+  // is for those that aren't to be used.
+  static constexpr int kAreaStep = 4;
+  static constexpr int kMinAreaExponent = -104;
+  static constexpr int kAreaSteps = 2 * -kMinAreaExponent / kAreaStep;
   static constexpr Hull kNowhere = {1, 0, 1, 0};
   // Bounds are compared with a margin for their own rounding and the IoU's.
   static constexpr double kLess = 1 - 1e-5;
 
-  static int16_t exponent_level(const Hull& hull) {
+  static int extent_step(const Hull& hull) {
     const double extent = std::max(double(hull.x_high) - hull.x_low,
                                    double(hull.y_high) - hull.y_low);
     if (!(extent < std::ldexp(1.0, -kMinExponent))) return kHuge;
@@ -152,7 +172,13 @@ class BoxGrid {
     if (extent > std::ldexp(1.0, kMinExponent)) {
       exponent = std::ilogb(extent) + 1;
     }
-    return static_cast<int16_t>((exponent - kMinExponent + kStep - 1) / kStep);
+    return (exponent - kMinExponent + kStep - 1) / kStep;
+  }
+
+  // From 1 on, for areas between 1e-30 and 1e30.
+  static int area_step(float area) {
+    return std::isnan(area) ? 0
+                            : (std::ilogb(area) - kMinAreaExponent) / kAreaStep;
   }
 
   // Index of the cell of a coordinate; far away, of the outermost one.
@@ -188,11 +214,15 @@ class BoxGrid {
            static_cast<size_t>((y & 3) * 4 + (x & 3));
   }
 
-  // Whether no box of the level can have an IoU above the threshold with this
-  // one: each lies inside the area of one cell.
-  bool is_too_small(const Level& level, const Outline& outline) const {
-    return level.cell * level.cell <=
-           iou_threshold_ * kLess * static_cast<double>(outline.area);
+  // Whether a box of the level can have an IoU above the threshold with this
+  // one: the smaller area over the larger is at least as much. Each box of the
+  // level lies inside the area of one cell, too.
+  bool may_hold_rivals(const Level& level, const Outline& outline) const {
+    const double area = outline.area;  // NaN rules nothing out
+    const double factor = iou_threshold_ * kLess;
+    return !(std::min(level.cell * level.cell, level.most_area) <=
+             factor * area) &&
+           !(area <= factor * level.least_area);
   }
 
   // Whether the bounds of two boxes leave room for an IoU above the threshold.

@@ -23,6 +23,7 @@ from tcm_d2.checkpoint.load import EMA_KEY, SafeCheckpointer, load_weights
 from tcm_d2.config.lazy import TARGET_KEY, load_lazy_config
 from tcm_d2.config.loader import load_config
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES, class_name_to_prompt
+from tcm_d2.inference.shipped import find_shipped, list_shipped
 from tcm_d2.modeling.clip.text import LABEL_FIELD
 from tcm_d2.weight_files.reading import read_weight_file
 
@@ -102,7 +103,7 @@ def find_sources(
     """Return the configuration and the weights that a path stands for.
 
     Args:
-        path: an output folder, a weight file or a configuration.
+        path: an output folder, a weight file, a configuration, or a name of `list_shipped`.
         weights: the weights, where ``path`` is a configuration or a folder with several.
         config_file: the configuration, where it does not lie beside the weights.
 
@@ -110,7 +111,7 @@ def find_sources(
         FileNotFoundError: something is not there; says what was looked for.
         ValueError: several files fit, or the path is of no kind known here.
     """
-    target = Path(path).expanduser()
+    target = find_shipped(path) or Path(path).expanduser()
     config = None if config_file is None else _existing(config_file, "configuration")
     chosen = None if weights is None else _existing(weights, "weights")
     if target.is_dir():
@@ -244,7 +245,7 @@ def _missing_message(path: Path) -> str:
     return (
         f"'{path}': no such file or folder{_near(path)}; expected an output folder with "
         f"{CONFIG_COPIES[0]} and {_FINAL_WEIGHTS[0]}, a weight file with {CONFIG_COPIES[0]} beside "
-        "it, or a configuration"
+        f"it, a configuration, or a shipped detector ({', '.join(list_shipped())})"
     )
 
 

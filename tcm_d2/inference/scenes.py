@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tcm_d2.data.images import BadImageError, read_stored_image
+from tcm_d2.data.images import BadImageError, open_head, read_stored_image
 from tcm_d2.inference.geo import NEEDS_GEO, GeoReference
 from tcm_d2.inference.pixels import (
     ChannelOrder,
@@ -287,10 +287,6 @@ def open_scene(
                 f"{error}; rasterio reads more kinds of TIFF: {NEEDS_GEO}"
             ) from None
         raise
-    if is_tiff and stored.ndim == 3 and stored.shape[2] == 4 and stored.dtype == np.uint8:
-        # OpenCV multiplies the colours of a TIFF with its alpha.
-        with Image.open(path) as image:
-            stored = np.asarray(image.convert("RGB"))[..., ::-1]
     if orientation != 1 and not apply_exif:
         logger.warning(
             "%s: its EXIF orientation (%d) is not applied, boxes are in the frame of the stored "
@@ -339,10 +335,7 @@ def _is_large(path: str) -> bool:
 def _exif_orientation(path: str) -> int:
     """Return EXIF's orientation (1 to 8); 1 where there is none or the head is unreadable."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-        with image:
+        with open_head(path) as image:
             if image.format == "PNG":
                 # Pillow's getexif would decode the whole picture.
                 exif = Image.Exif()
@@ -350,7 +343,7 @@ def _exif_orientation(path: str) -> int:
             else:
                 exif = image.getexif()
             value = exif.get(_EXIF_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError):
         return 1
     return value if value in range(1, 9) else 1
 

@@ -71,9 +71,21 @@ def make_tower(in_channels: int, channels: int, *, num_convs: int, norm: str) ->
         init_normal(conv, bias=0.0)
         layers.append(conv)
         if norm == "GN":
-            layers.append(nn.GroupNorm(NUM_GROUPS, channels))
+            layers.append(GroupNorm(NUM_GROUPS, channels))
         layers.append(nn.ReLU(inplace=True))
     return Tower(*layers)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalization of maps of any size.
+
+    nn.GroupNorm refuses a single map with one value per group, in evaluation too, although it
+    takes two such maps. Such a value is its own mean, so that the bias comes out.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalized map, of the same shape (N, C, H, W)."""
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class Predictor(nn.Conv2d):

@@ -26,13 +26,16 @@ import numpy as np
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import list_labels, write_bytes_atomically
-from tcm_d2.engine.trained import load_trained
+from tcm_d2.data.images import read_image
 from tcm_d2.evaluation.average_precision import METRICS
 from tcm_d2.evaluation.dota_evaluator import REPORT_FILE, TASK1_DIR
 from tcm_d2.evaluation.report_file import ScoringRules, read_scoring_rules
 from tcm_d2.evaluation.submission import read_task1
 from tcm_d2.evaluation.task1_scoring import read_annotations
+from tcm_d2.inference.pixels import to_model_image
+from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.score_maps import compute_score_maps
+from tcm_d2.inference.sources import find_sources
 from tcm_d2.report.analysis import Analysis, analyze, rank_images
 from tcm_d2.report.gallery import IMAGE_FORMATS, Picture, find_image_files, pack_pictures
 from tcm_d2.report.page import build_page
@@ -61,6 +64,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--image-format", choices=IMAGE_FORMATS, default="webp")
     add("--config-file", type=Path, metavar="FILE", help="of a detector, for score maps")
     add("--weights", metavar="FILE", help="of that detector")
+    add("--device", metavar="NAME", help="of that detector (default: CUDA where there is one)")
     add("opts", nargs="*", metavar="OVERRIDE", help="of --config-file, after --")
     args = parser.parse_args(arguments)
     if (args.config_file is None) != (args.weights is None):
@@ -146,17 +150,24 @@ def make_pictures(analysis: Analysis, args: argparse.Namespace) -> list[Picture]
     ][: args.num_pictures]
     maps: dict[int, np.ndarray] = {}
     if args.config_file is not None:
-        model, plan = load_trained(args.config_file, args.weights, args.opts)
-        if plan.num_classes != len(analysis.class_names):
+        detector = build_pretrained(
+            find_sources(args.config_file, weights=args.weights, config_file=None),
+            device=args.device,
+            class_names=None,
+            overrides=args.opts,
+        )
+        if len(detector.classes) != len(analysis.class_names):
             raise ValueError(
-                f"--config-file: the detector has {plan.num_classes} classes, the report "
+                f"--config-file: the detector has {len(detector.classes)} classes, the report "
                 f"{len(analysis.class_names)}; give --classes in the detector's order"
             )
-        mapper = plan.build_mapper(False)
         for index, path in chosen:
-            mapped = mapper({"file_name": str(path)})
-            assert mapped is not None
-            maps[index] = compute_score_maps(model, mapped["image"]).numpy()
+            image = to_model_image(
+                read_image(path, channel_order="RGB"),
+                image_format=detector.image_format,
+                resize_factor=detector.resize_factor,
+            )
+            maps[index] = compute_score_maps(detector.model, image).numpy()
     return pack_pictures(
         chosen,
         max_bytes=int(1e6 * args.max_mb),

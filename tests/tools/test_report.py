@@ -8,9 +8,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from detectron2.modeling import build_model
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tests.conftest import REPO_DIR
+from tests.engine.small_detector import small_config
 from tests.report.scene import NAMES, write_scene
 
 
@@ -118,6 +121,20 @@ def test_missing_folders_get_one_sentence(
     assert tool.main(arguments(folder, name, folder / "nowhere")) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "nowhere" in error and message in error
+
+
+def test_score_maps_of_a_detector_with_the_report_s_classes(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_scene(tmp_path)
+    model = build_model(small_config(tmp_path))
+    torch.save({"model": model.state_dict()}, tmp_path / "w.pth")
+    detector = ["--images", folder / "images", "--num-pictures", 1, "--device", "cpu"]
+    detector += ["--config-file", tmp_path / "small.yaml", "--weights", tmp_path / "w.pth"]
+    assert tool.main(arguments(folder, *detector)) == 1
+    assert "the detector has 2 classes, the report 3" in capsys.readouterr().err
+    assert tool.main([*arguments(folder, *detector), "--classes", "plane", "ship"]) == 0
+    assert len(data_of(folder)["images"]) == 1
 
 
 def test_score_maps_need_config_and_weights(tool: ModuleType, tmp_path: Path) -> None:

@@ -166,8 +166,8 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # is faster (a fifth of a training step on the CPU), but the CPU's BatchNorm sums less exactly
     # in it: single gradients differ by up to 0.6%.
     cfg.MODEL.CHANNELS_LAST = False
-    # Run the image tower's blocks and the head a second time in the backward pass instead of
-    # keeping their maps: less memory, a third more time.
+    # Run the image tower's blocks and the head's towers a second time in the backward pass instead
+    # of keeping their maps: less memory, a third more time.
     cfg.MODEL.CHECKPOINT_ACTIVATIONS = False
     # CLIP's normalisation, on RGB values in 0..255.
     cfg.MODEL.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]

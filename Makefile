@@ -42,7 +42,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test lint format bench env clean distclean FORCE
+.PHONY: help install demo test lint format bench pretrained docs env clean distclean FORCE
 
 help: ## list the targets
 	@echo "Targets (set-up happens where something is missing):"
@@ -72,11 +72,22 @@ format: ## reformat Python and C++ sources
 bench: $(PACKAGE) ## run a benchmark suite on this machine (BENCH_ARGS="ops")
 	@$(PY) tools/benchmark.py $(BENCH_ARGS)
 
+pretrained: $(PACKAGE) ## train the detector in tcm_d2/pretrained again (half an hour)
+	$(PY) tools/demo_embedded.py --model tcm_atss --num-train 320 --output output/pretrained -- \
+	  SOLVER.MAX_ITER 2600 SOLVER.STEPS "(1900, 2400)"
+	$(PY) tools/convert_checkpoint.py --for-inference --overwrite \
+	  --input output/pretrained/tcm_atss/model_final.pth \
+	  --config-file output/pretrained/tcm_atss/config.yaml \
+	  --output tcm_d2/pretrained/tcm_atss_embedded.safetensors OUTPUT_DIR output
+
+docs: $(PACKAGE) ## build the API reference and the guides into docs/_build
+	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
 env: $(PACKAGE) ## print versions, the extension's state and devices
 	@$(PY) -m tcm_d2.collect_env
 
 clean: ## remove what was compiled, made and cached; keep .venv
-	rm -rf build dist *.egg-info tcm_d2/*.so output/demo
+	rm -rf build dist *.egg-info tcm_d2/*.so output/demo docs/_build docs/api
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis $(STAMPS)/package-*
 	find tcm_d2 tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} +
 

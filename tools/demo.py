@@ -31,6 +31,7 @@ from tcm_d2.inference.file_runs import (
 )
 from tcm_d2.inference.results import MAX_PICTURE_SIDE_PX
 from tcm_d2.inference.seams import SEAM_RULES
+from tcm_d2.inference.shipped import DEFAULT_NAME
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -44,7 +45,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder, made where missing")
     model = parser.add_argument_group("detector")
     model.add_argument(
-        "--weights", help="output folder of a training, or .pth or .safetensors beside config.yaml"
+        "--weights",
+        help="output folder of a training, or .pth or .safetensors beside config.yaml; default: a "
+        "small detector of rendered scenes",
     )
     model.add_argument("--config-file", help="where it does not lie beside the weights")
     model.add_argument("--device", help="cuda, cuda:1, cpu; default: CUDA where there is one")
@@ -77,10 +80,10 @@ def make_detector(args: argparse.Namespace) -> Detector:
     """Return the detector that the command line names."""
     named = args.weights or args.config_file
     if named is None:
-        raise ValueError(
-            "expected --weights: the output folder of a training, or a weight file with "
-            "config.yaml beside it. No weights are shipped for real images; tools/demo_embedded.py "
-            "trains a small detector in minutes"
+        named = DEFAULT_NAME
+        print(
+            f"no --weights: taking {named}, which comes with tcm_d2. It is small and was trained "
+            "on rendered scenes; for real images train one, or name weights"
         )
     return Detector.from_pretrained(
         named,

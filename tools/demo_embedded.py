@@ -43,7 +43,7 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     data_dir, run_dir = args.output / "data", args.output / args.model
     started = time.perf_counter()
-    make_data(data_dir, args.seed)
+    make_data(data_dir, args.seed, args.num_train)
     weights = run_dir / "model_final.pth"
     patch_dirs = [
         f"embedded_{split}={data_dir / f'{split}_patches'}={data_dir / split / 'labelTxt'}"
@@ -79,6 +79,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--model", default="tcm_fcos", help="stem of configs/embedded_*.yaml")
     parser.add_argument("--output", type=Path, default=Path("output/demo"))
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--num-train", type=int, default=96, help="scenes to train on")
     parser.add_argument("--fresh", action="store_true", help="delete the output and start again")
     parser.add_argument("overrides", nargs="*", help="KEY VALUE pairs for train_net.py")
     return parser.parse_args()
@@ -93,15 +94,19 @@ def run_tool(script: str, *arguments: str) -> None:
         sys.exit(status)
 
 
-def make_data(data_dir: Path, seed: int) -> None:
-    """Render the scenes and split them into patches, unless a finished copy stands there."""
-    done = data_dir / f"complete_seed{seed}"
+def make_data(data_dir: Path, seed: int, num_train: int) -> None:
+    """Render the scenes and split them into patches, unless a finished copy stands there.
+
+    The held-out scenes depend on the seed only.
+    """
+    done = data_dir / f"complete_seed{seed}_train{num_train}"
     if done.is_file():
         print(f"using the data set in {data_dir}", flush=True)
         return
     run_tool(
         "make_synthetic_dota.py",
         *("--output", str(data_dir), "--preset", "demo", "--seed", str(seed)),
+        *("--num-train", str(num_train)),
     )
     for split, (size_px, gap_px) in PATCHES_PX.items():
         run_tool(

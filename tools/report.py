@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Write an evaluation as one HTML page: AP table, curves, confusion, and pictures of the errors.
 
-  tools/report.py --results output/tcm_fcos/inference/dota_v1_val \\
+  tools/report.py --run output/tcm_fcos/inference/dota_v1_val \\
       --labels DOTA/val/labelTxt --images DOTA/val/images --out report.html
 
-The results are what an evaluation leaves (a folder with Task1/), or Task1_<class>.txt files of any
-detector in a folder or a zip. The page needs no other file and no network. With --config-file and
+The run is what an evaluation leaves: a folder with Task1/ and ap.json, which says the classes, the
+AP formula and the IoU. --results takes Task1_<class>.txt files of any detector in a folder or a
+zip. The page needs no other file and no network. With --config-file and
 --weights the pictures get TCM's score maps as a layer:
 
   tools/report.py --results ... --labels ... --images ... --out report.html \\
@@ -25,16 +26,19 @@ import numpy as np
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import list_labels, write_bytes_atomically
-from tcm_d2.engine.trained import load_trained
+from tcm_d2.data.images import read_image
 from tcm_d2.evaluation.average_precision import METRICS
+from tcm_d2.evaluation.dota_evaluator import REPORT_FILE, TASK1_DIR
+from tcm_d2.evaluation.report_file import ScoringRules, read_scoring_rules
 from tcm_d2.evaluation.submission import read_task1
 from tcm_d2.evaluation.task1_scoring import read_annotations
+from tcm_d2.inference.pixels import to_model_image
+from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.score_maps import compute_score_maps
+from tcm_d2.inference.sources import find_sources
 from tcm_d2.report.analysis import Analysis, analyze, rank_images
 from tcm_d2.report.gallery import IMAGE_FORMATS, Picture, find_image_files, pack_pictures
 from tcm_d2.report.page import build_page
-
-TASK1_DIR = "Task1"
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -43,14 +47,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--results", required=True, type=Path, metavar="DIR_or_ZIP", help="Task1 files")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", type=Path, metavar="DIR", help="OUTPUT_DIR/inference/<data set>")
+    source.add_argument("--results", type=Path, metavar="DIR_or_ZIP", help="Task1 files")
     add("--labels", required=True, type=Path, metavar="LABELTXT_DIR", help="<image id>.txt")
     add("--images", type=Path, metavar="DIR", help="whole images; none: a page without pictures")
     add("--out", type=Path, default=Path("report.html"), metavar="FILE")
     add("--title", default="", help="default: from the folder of the results")
-    add("--classes", nargs="+", default=list(DOTA_V1_CLASSES), metavar="NAME")
-    add("--metric", choices=METRICS, default="11point", help="AP formula (default: 11point)")
-    add("--iou", type=float, default=0.5, help="a hit needs an IoU above this (default: 0.5)")
+    add("--classes", nargs="+", metavar="NAME", help="default: the run's, or DOTA-v1.0's")
+    add("--metric", choices=METRICS, help="AP formula (default: the run's, or 11point)")
+    add("--iou", type=float, help="a hit needs an IoU above this (default: the run's, or 0.5)")
     add("--score", type=float, default=0.3, help="threshold to start with (default: 0.3)")
     add("--min-score", type=float, default=0.05, help="lower ones are left out of the pictures")
     add("--num-pictures", type=int, default=24, metavar="N", help="the worst N (default: 24)")
@@ -58,6 +64,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--image-format", choices=IMAGE_FORMATS, default="webp")
     add("--config-file", type=Path, metavar="FILE", help="of a detector, for score maps")
     add("--weights", metavar="FILE", help="of that detector")
+    add("--device", metavar="NAME", help="of that detector (default: CUDA where there is one)")
     add("opts", nargs="*", metavar="OVERRIDE", help="of --config-file, after --")
     args = parser.parse_args(arguments)
     if (args.config_file is None) != (args.weights is None):
@@ -70,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
     try:
+        complete_from_run(args)
         analysis = read_analysis(args)
         pictures = [] if args.images is None else make_pictures(analysis, args)
         page = build_page(
@@ -92,6 +100,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"mean AP {100 * analysis.mean_ap:.2f}, {len(analysis.image_ids)} images")
     print(f"{args.out}  {args.out.stat().st_size / 1e6:.1f} MB, {len(pictures)} pictures")
     return 0
+
+
+def complete_from_run(args: argparse.Namespace) -> None:
+    """Fill in what --run says of the results and their rules, and the defaults for the rest.
+
+    Raises:
+        FileNotFoundError: the run lacks Task1/ or ap.json.
+        ValueError: ap.json is not what an evaluation writes.
+    """
+    rules = ScoringRules(DOTA_V1_CLASSES, "11point", 0.5)
+    if args.run is not None:
+        args.results = args.run / TASK1_DIR
+        if not args.results.is_dir():
+            raise FileNotFoundError(
+                f"--run: {args.run}: expected {TASK1_DIR}/ and {REPORT_FILE}, as an evaluation "
+                f"leaves them in OUTPUT_DIR/inference/<data set>; found no {TASK1_DIR}/"
+            )
+        rules = read_scoring_rules(args.run / REPORT_FILE)
+    args.classes = list(rules.classes) if args.classes is None else args.classes
+    args.metric = rules.metric if args.metric is None else args.metric
+    args.iou = rules.iou_threshold if args.iou is None else args.iou
 
 
 def read_analysis(args: argparse.Namespace) -> Analysis:
@@ -121,17 +150,24 @@ def make_pictures(analysis: Analysis, args: argparse.Namespace) -> list[Picture]
     ][: args.num_pictures]
     maps: dict[int, np.ndarray] = {}
     if args.config_file is not None:
-        model, plan = load_trained(args.config_file, args.weights, args.opts)
-        if plan.num_classes != len(analysis.class_names):
+        detector = build_pretrained(
+            find_sources(args.config_file, weights=args.weights, config_file=None),
+            device=args.device,
+            class_names=None,
+            overrides=args.opts,
+        )
+        if len(detector.classes) != len(analysis.class_names):
             raise ValueError(
-                f"--config-file: the detector has {plan.num_classes} classes, the report "
+                f"--config-file: the detector has {len(detector.classes)} classes, the report "
                 f"{len(analysis.class_names)}; give --classes in the detector's order"
             )
-        mapper = plan.build_mapper(False)
         for index, path in chosen:
-            mapped = mapper({"file_name": str(path)})
-            assert mapped is not None
-            maps[index] = compute_score_maps(model, mapped["image"]).numpy()
+            image = to_model_image(
+                read_image(path, channel_order="RGB"),
+                image_format=detector.image_format,
+                resize_factor=detector.resize_factor,
+            )
+            maps[index] = compute_score_maps(detector.model, image).numpy()
     return pack_pictures(
         chosen,
         max_bytes=int(1e6 * args.max_mb),

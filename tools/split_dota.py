@@ -25,7 +25,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcm_d2.data.dota.classes import DOTA_V1_CLASSES, DOTA_V2_CLASSES, DOTA_V15_CLASSES
+from tcm_d2.data.dota.classes import CLASS_LISTS, expand_class_names
 from tcm_d2.data.dota.labels import ON_ERROR_CHOICES
 from tcm_d2.data.dota.split import (
     MULTI_SCALE,
@@ -36,12 +36,7 @@ from tcm_d2.data.dota.split import (
     split_dataset,
 )
 
-CLASS_LISTS = {
-    "dota-v1.0": DOTA_V1_CLASSES,
-    "dota-v1.5": DOTA_V15_CLASSES,
-    "dota-v2.0": DOTA_V2_CLASSES,
-    "any": None,
-}
+ANY_CLASS = "any"
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -83,7 +78,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="png",
         help="of the patches; bmp is the fastest to write and to train on, at twice the size",
     )
-    add("--classes", choices=sorted(CLASS_LISTS), default="dota-v1.0", help="names to accept")
+    add(
+        "--classes",
+        nargs="+",
+        default=["dota-v1.0"],
+        metavar="NAME",
+        help=f"names to accept, or one of {', '.join(CLASS_LISTS)}, {ANY_CLASS} (dota-v1.0)",
+    )
     add(
         "--on-error",
         choices=ON_ERROR_CHOICES,
@@ -159,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             [SplitSource(*pair) for pair in zip(args.image_dirs, label_dirs)],
             args.out,
             config=build_config(args),
-            classes=CLASS_LISTS[args.classes],
+            classes=None if args.classes == [ANY_CLASS] else expand_class_names(args.classes),
             num_workers=args.workers,
             dry_run=args.dry_run,
             show_progress=not args.quiet,

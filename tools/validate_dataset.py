@@ -28,7 +28,7 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from tcm_d2.data.dota.classes import DOTA_V1_CLASSES, DOTA_V2_CLASSES, DOTA_V15_CLASSES
+from tcm_d2.data.dota.classes import CLASS_LISTS, expand_class_names
 from tcm_d2.data.dota.labels import DotaObject
 from tcm_d2.data.images import BadImageError, list_images, read_image
 from tcm_d2.data.validation import ValidationReport, validate_dataset
@@ -37,11 +37,6 @@ from tcm_d2.structures.conversions import quads_to_boxes
 from tcm_d2.visualize.draw import draw_boxes
 from tcm_d2.visualize.sheets import save_image
 
-CLASS_LISTS = {
-    "dota-v1.0": DOTA_V1_CLASSES,
-    "dota-v1.5": DOTA_V15_CLASSES,
-    "dota-v2.0": DOTA_V2_CLASSES,
-}
 SHOWN_PER_KIND = 5
 
 
@@ -74,8 +69,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("give --root, or --image-dir and --label-dir")
     if args.root is not None:
         args.image_dir, args.label_dir = args.root / "images", args.root / "labelTxt"
-    if args.classes is not None and len(args.classes) == 1:
-        args.classes = list(CLASS_LISTS.get(args.classes[0], args.classes))
+    if args.classes is not None:
+        args.classes = expand_class_names(args.classes)
     return args
 
 

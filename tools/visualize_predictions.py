@@ -26,9 +26,11 @@ import torch
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import list_labels, read_label
 from tcm_d2.data.images import list_images, read_image
-from tcm_d2.engine.trained import load_trained
 from tcm_d2.evaluation.submission import ClassDetections, read_task1
+from tcm_d2.inference.pixels import to_model_image
+from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.score_maps import compute_score_maps
+from tcm_d2.inference.sources import find_sources
 from tcm_d2.structures.conversions import quads_to_boxes
 from tcm_d2.visualize import (
     draw_boxes,
@@ -58,6 +60,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--window-px", type=int, default=1024, help="of score maps: the patches' size in training")
     add("--config-file", type=Path, metavar="FILE", help="of the detector, for score maps")
     add("--weights", metavar="FILE", help="of the detector, for score maps")
+    add("--device", metavar="NAME", help="of the detector (default: CUDA where there is one)")
     add("--out", type=Path, default=Path("output/pictures"), metavar="DIR")
     add("--num", type=int, default=0, metavar="N", help="the first N images (default: all)")
     add("opts", nargs="*", metavar="OVERRIDE", help="of --config-file, after --")
@@ -155,11 +158,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not files:
                 raise FileNotFoundError(f"--labels: {args.labels} has no label of these images")
         results = None if args.results is None else Results(args.results, args.classes)
-        detector = mapper = None
-        chosen = None
+        detector = chosen = None
         if args.score_maps:
-            detector, plan = load_trained(args.config_file, args.weights, args.opts)
-            mapper = plan.build_mapper(False)
+            detector = build_pretrained(
+                find_sources(args.config_file, weights=args.weights, config_file=None),
+                device=args.device,
+                class_names=None,
+                overrides=args.opts,
+            )
             chosen = _class_indices(args.map_classes, args.classes)
         for image_id, path in list(files.items())[: args.num or None]:
             image = read_image(path, channel_order="RGB")
@@ -167,11 +173,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if picture is not None:
                 save_image(args.out / f"{image_id}.png", picture)
                 print(args.out / f"{image_id}.png")
-            if detector is None or mapper is None:
+            if detector is None:
                 continue
-            mapped = mapper({"file_name": str(path)})
-            assert mapped is not None
-            maps = compute_score_maps(detector, mapped["image"], window_px=args.window_px)
+            shown = to_model_image(
+                image, image_format=detector.image_format, resize_factor=detector.resize_factor
+            )
+            maps = compute_score_maps(detector.model, shown, window_px=args.window_px)
             sheet = draw_class_score_maps(
                 image, maps, args.classes, classes=chosen, picture=picture
             )

@@ -48,7 +48,7 @@ def get_tcm_config() -> CfgNode:
     return cfg
 
 
-def _add_model_keys(cfg: CfgNode) -> None:
+def _add_clip_keys(cfg: CfgNode) -> None:
     # --- CLIP towers (modeling/clip) ---
     cfg.MODEL.CLIP = CfgNode()
     # An open_clip architecture name with a ResNet image tower, or "custom" (the keys below).
@@ -70,6 +70,8 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # "BN" (batch statistics, as published), "FrozenBN" or "SyncBN".
     cfg.MODEL.CLIP.NORM = "BN"
 
+
+def _add_tcm_keys(cfg: CfgNode) -> None:
     # --- TCM (modeling/tcm) ---
     cfg.MODEL.TCM = CfgNode()
     # False gives the plain CLIP-ResNet rotated detector: the honest baseline.
@@ -102,6 +104,8 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.TCM.AUX_LOSS_WEIGHT = 1.0
     cfg.MODEL.TCM.AUX_STRIDE_PX = 4
 
+
+def _add_head_keys(cfg: CfgNode) -> None:
     # --- neck (modeling/neck) ---
     cfg.MODEL.ROTATED_FPN = CfgNode()
     cfg.MODEL.ROTATED_FPN.OUT_CHANNELS = 256
@@ -153,12 +157,17 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.ROTATED_HEAD.NEGATIVE_IOU_THRESH = 0.4
     cfg.MODEL.ROTATED_HEAD.MIN_POSITIVE_IOU = 0.0
 
+
+def _add_model_keys(cfg: CfgNode) -> None:
+    _add_clip_keys(cfg)
+    _add_tcm_keys(cfg)
+    _add_head_keys(cfg)
     # Memory layout of the convolutions in training; evaluation takes the faster one by itself. True
     # is faster (a fifth of a training step on the CPU), but the CPU's BatchNorm sums less exactly
     # in it: single gradients differ by up to 0.6%.
     cfg.MODEL.CHANNELS_LAST = False
-    # Run the image tower's blocks and the head a second time in the backward pass instead of
-    # keeping their maps: less memory, a third more time.
+    # Run the image tower's blocks and the head's towers a second time in the backward pass instead
+    # of keeping their maps: less memory, a third more time.
     cfg.MODEL.CHECKPOINT_ACTIVATIONS = False
     # CLIP's normalisation, on RGB values in 0..255.
     cfg.MODEL.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]

@@ -10,7 +10,11 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from tcm_d2.data.png import decode_rgb
 
@@ -20,6 +24,13 @@ IMAGE_SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".b
 # for a JPEG that lacks them.
 _END_MARKS = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG", b"IEND"))
 _TAIL_BYTES = 1 << 16
+# Pillow's readers of IMAGE_SUFFIXES.
+_PILLOW_READERS = (PngImageFile, JpegImageFile, TiffImageFile, BmpImageFile)
+# TIFF, and TIFF with 64-bit offsets, in both byte orders.
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_TIFF_BITS_PER_SAMPLE, _TIFF_EXTRA_SAMPLES = 258, 338
+# The value of the latter for alpha that the colours are not multiplied with.
+_TIFF_PLAIN_ALPHA = (2,)
 
 
 class BadImageError(ValueError):
@@ -68,6 +79,10 @@ def _read_content(path: str) -> np.ndarray:
 
 def _decode_stored(path: str, content: np.ndarray) -> np.ndarray:
     _check_complete(path, content)
+    if content[:4].tobytes() in _TIFF_STARTS:
+        image = _decode_tiff_with_alpha(path)
+        if image is not None:
+            return image
     try:
         image = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -80,6 +95,53 @@ def _decode_stored(path: str, content: np.ndarray) -> np.ndarray:
     return image
 
 
+def _decode_tiff_with_alpha(path: str) -> np.ndarray | None:
+    """Return the stored colours of an 8-bit TIFF with alpha; None for any other file.
+
+    OpenCV would multiply the colours with the alpha, unlike for PNG.
+    """
+    try:
+        with open_head(path) as image:
+            tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+            if tags.get(_TIFF_EXTRA_SAMPLES) != _TIFF_PLAIN_ALPHA:
+                return None
+            if set(tags.get(_TIFF_BITS_PER_SAMPLE, ())) != {8}:
+                return None
+            if image.mode == "LA":
+                return np.asarray(image.getchannel("L"))
+            if image.mode == "RGBA":
+                return cv2.cvtColor(np.asarray(image), cv2.COLOR_RGBA2BGRA)
+    except UnidentifiedImageError:
+        return None
+    except (OSError, SyntaxError) as error:
+        raise BadImageError(
+            f"{path}: expected a complete TIFF, got a damaged one: {error}; fetch the file again"
+        ) from None
+    return None
+
+
+def open_head(path: str | os.PathLike[str]) -> Image.Image:
+    """Open a picture of any size with Pillow, which decodes pixels only when asked for them.
+
+    Pillow's guard against decompression bombs does not apply to heads, and aerial scenes are large.
+
+    Raises:
+        OSError, SyntaxError: not a picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(path)
+    except Image.DecompressionBombError as error:
+        # The guard sits in Image.open, not in the readers that it calls.
+        for reader in _PILLOW_READERS:
+            try:
+                return reader(os.fspath(path))
+            except SyntaxError:
+                continue
+        raise UnidentifiedImageError(str(error)) from None
+
+
 def read_image_size_hw(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return (height, width) from the file's head, without decoding the pixels.
 
@@ -89,16 +151,10 @@ def read_image_size_hw(path: str | os.PathLike[str]) -> tuple[int, int]:
     """
     path = os.fspath(path)
     try:
-        with warnings.catch_warnings():
-            # Aerial scenes are large: Pillow's guard against decompression bombs does not apply
-            # to reading the head.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                width, height = image.size
+        with open_head(path) as image:
+            width, height = image.size
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: image file not found") from None
-    except Image.DecompressionBombError:
-        height, width = read_image(path, channel_order="BGR").shape[:2]
     except (OSError, SyntaxError) as error:
         raise BadImageError(
             f"{path}: expected an image file ({', '.join(IMAGE_SUFFIXES)}), got something else: "

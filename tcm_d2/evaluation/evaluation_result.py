@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -147,6 +148,7 @@ def _analyze_class(
     )
     hits = outcomes.order[outcomes.is_true]
     best_f1, best_f1_score = _best_f1(result)
+    in_bins = partial(ap_in_bins, scores, matches, ignored, scoring=scoring)
     return ClassAnalysis(
         result=result,
         ap_by_iou=report.ap_by_iou[name],
@@ -155,23 +157,13 @@ def _analyze_class(
         median_angle_error_deg=float(np.median(errors_deg[hits])) if len(hits) else float("nan"),
         best_f1=best_f1,
         best_f1_score=best_f1_score,
-        by_size=ap_in_bins(
-            scores,
-            matches,
-            ignored,
+        by_size=in_bins(
             edges=options.size_edges_px,
             detection_values=found.size_px,
             object_values=true.size_px,
-            scoring=scoring,
         ),
-        by_aspect=ap_in_bins(
-            scores,
-            matches,
-            ignored,
-            edges=options.aspect_edges,
-            detection_values=found.aspect,
-            object_values=true.aspect,
-            scoring=scoring,
+        by_aspect=in_bins(
+            edges=options.aspect_edges, detection_values=found.aspect, object_values=true.aspect
         ),
         by_angle=ap_by_angle_tolerance(
             scores,

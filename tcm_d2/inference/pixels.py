@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from tcm_d2.data.augmentation import resize
 
 ChannelOrder = Literal["RGB", "BGR"]
 UInt8Array = NDArray[np.uint8]
@@ -163,3 +167,17 @@ def array_to_rgb(image: np.ndarray, *, channel_order: ChannelOrder) -> UInt8Arra
         return np.ascontiguousarray(np.repeat(image, 3, axis=2))
     colors = image[..., :3]
     return np.ascontiguousarray(colors if channel_order == "RGB" else colors[..., ::-1])
+
+
+def to_model_image(rgb: UInt8Array, *, image_format: str, resize_factor: float) -> Tensor:
+    """Return an image (3, h, w) uint8 as the data mapper gives it in evaluation.
+
+    Args:
+        rgb: (H, W, 3).
+        image_format: order of the channels that the model expects, "RGB" or "BGR".
+        resize_factor: of both sides.
+    """
+    shown: np.ndarray = rgb[..., ::-1] if image_format == "BGR" else rgb
+    if resize_factor != 1:
+        shown = resize(shown, np.empty((0, 2)), factor=resize_factor).image
+    return torch.from_numpy(np.ascontiguousarray(shown)).permute(2, 0, 1)

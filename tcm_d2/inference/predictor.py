@@ -20,18 +20,18 @@ import torch
 from torch import nn
 
 from tcm_d2.config.defaults import get_tcm_config
-from tcm_d2.data.augmentation import resize
 from tcm_d2.inference.large_image import (
     ResumeFile,
     WindowConfig,
     WindowDetections,
     detect_scene,
 )
-from tcm_d2.inference.pixels import ChannelOrder, UInt8Array
-from tcm_d2.inference.pretrained import build_pretrained, find_sources
+from tcm_d2.inference.pixels import ChannelOrder, UInt8Array, to_model_image
+from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.results import Detections
 from tcm_d2.inference.scenes import Scene, array_scene, open_scene
 from tcm_d2.inference.seams import SeamRule
+from tcm_d2.inference.sources import find_sources
 from tcm_d2.inference.tta import RotatedTTA, TTAConfig
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Detector:
         self.model = model.eval()
         self.classes = tuple(classes)
         self.config = config
-        self._is_bgr = image_format == "BGR"
+        self._image_format = image_format
         self._resize_factor = resize_factor
         self.identity = identity
         self.device = next(model.parameters()).device
@@ -113,7 +113,8 @@ class Detector:
             path: the output folder of a training; or weights (.pth, .safetensors) with their
                 ``config.yaml`` beside them, or with it inside (convert_checkpoint.py
                 --for-inference); or a configuration (.yaml, .py) whose weights are named in it,
-                lie beside it or are given.
+                lie beside it or are given; or "tcm_atss_embedded", a small detector in this
+                package that knows rendered scenes only.
             weights: a weight file, where ``path`` is not one.
             config_file: the configuration, where it does not lie beside the weights.
             device: "cuda", "cuda:1", "cpu"; None takes CUDA where there is one.
@@ -309,10 +310,9 @@ class Detector:
     def _forward(self, windows: Sequence[UInt8Array]) -> list[WindowDetections]:
         inputs = []
         for window in windows:
-            shown = window[..., ::-1] if self._is_bgr else window
-            if self._resize_factor != 1:
-                shown = resize(shown, np.empty((0, 2)), factor=self._resize_factor).image
-            image = torch.from_numpy(np.ascontiguousarray(shown)).permute(2, 0, 1)  # (3, h, w)
+            image = to_model_image(
+                window, image_format=self._image_format, resize_factor=self._resize_factor
+            )  # (3, h, w)
             inputs.append(
                 {
                     "image": image.to(self.device),

@@ -1,9 +1,7 @@
-"""Find and build a trained detector from what a user points at: a folder, weights or a config."""
+"""Build a trained detector from its configuration, of either kind, and its weights."""
 
 from __future__ import annotations
 
-import difflib
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,23 +16,15 @@ from omegaconf import OmegaConf
 from torch import nn
 
 import tcm_d2.modeling  # noqa: F401 - registers the meta-architectures
-from tcm_d2.checkpoint.inference_file import holds_config, inference_config
+from tcm_d2.checkpoint.inference_file import inference_config
 from tcm_d2.checkpoint.load import EMA_KEY, SafeCheckpointer, load_weights
 from tcm_d2.config.lazy import TARGET_KEY, load_lazy_config
 from tcm_d2.config.loader import load_config
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES, class_name_to_prompt
+from tcm_d2.inference.sources import Sources, is_lazy_copy
 from tcm_d2.modeling.clip.text import LABEL_FIELD
 from tcm_d2.weight_files.reading import read_weight_file
 
-logger = logging.getLogger(__name__)
-
-WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
-YAML_SUFFIXES = (".yaml", ".yml")
-# What a run writes: its whole configuration, of the one kind or the other.
-CONFIG_COPIES = ("config.yaml", "config_lazy.yaml")
-_LAZY_COPY = CONFIG_COPIES[1]
-_FINAL_WEIGHTS = ("model_final.pth", "model.safetensors", "model_final.safetensors")
-_LAST_CHECKPOINT = "last_checkpoint"
 # What the copy of a Python configuration may call; nothing else in it is looked up.
 _ALLOWED_TARGETS = frozenset(
     f"tcm_d2.modeling.{name}"
@@ -53,13 +43,6 @@ _ALLOWED_TARGETS = frozenset(
         "dense.anchors.AnchorGenerator",
     )
 )
-
-
-class Sources(NamedTuple):
-    """The two files that a trained detector consists of."""
-
-    config: Path
-    weights: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,51 +76,13 @@ class _Settings(NamedTuple):
     prompt_template: str
 
 
-def find_sources(
-    path: str | os.PathLike[str],
-    *,
-    weights: str | os.PathLike[str] | None,
-    config_file: str | os.PathLike[str] | None,
-) -> Sources:
-    """Return the configuration and the weights that a path stands for.
-
-    Args:
-        path: an output folder, a weight file or a configuration.
-        weights: the weights, where ``path`` is a configuration or a folder with several.
-        config_file: the configuration, where it does not lie beside the weights.
-
-    Raises:
-        FileNotFoundError: something is not there; says what was looked for.
-        ValueError: several files fit, or the path is of no kind known here.
-    """
-    target = Path(path).expanduser()
-    config = None if config_file is None else _existing(config_file, "configuration")
-    chosen = None if weights is None else _existing(weights, "weights")
-    if target.is_dir():
-        return Sources(config or _config_in(target), chosen or _weights_in(target))
-    if not target.is_file():
-        raise FileNotFoundError(_missing_message(target))
-    suffix = target.suffix.lower()
-    if suffix in WEIGHT_SUFFIXES:
-        if chosen is not None:
-            raise ValueError(f"weights: given twice, as {target} and as {chosen}; give one")
-        return Sources(config or _config_of(target), target)
-    if suffix not in (*YAML_SUFFIXES, ".py"):
-        raise ValueError(
-            f"{target}: expected a folder, a weight file ({', '.join(WEIGHT_SUFFIXES)}) or a "
-            f"configuration (.yaml, .py), got '{suffix or 'no suffix'}'"
-        )
-    if config is not None:
-        raise ValueError(f"configuration: given twice, as {target} and as {config}; give one")
-    return Sources(target, chosen or _weights_of(target))
-
-
 def build_pretrained(
     sources: Sources,
     *,
     device: str | torch.device | None,
     class_names: Sequence[str] | None,
     prompts: Sequence[str] | None = None,
+    overrides: Sequence[str] = (),
 ) -> Pretrained:
     """Build the model of a configuration and load its weights; every parameter must be there.
 
@@ -147,23 +92,16 @@ def build_pretrained(
         class_names: names in label order; None takes those of the configuration.
         prompts: what the text tower reads for the classes, in label order; None takes those of the
             configuration.
+        overrides: of a configuration file (not of a copy in an output folder of a Python one, nor
+            of the one inside a weight file): see `load_config` and `load_lazy_config`.
 
     Raises:
-        FileNotFoundError, ValueError: files that cannot be used, weights that do not fit, another
-            number of class names or prompts than the model has, prompts for a model without a text
-            tower, or a device that is not there.
+        FileNotFoundError, ValueError: files or overrides that cannot be used, weights that do not
+            fit, another number of class names or prompts than the model has, prompts for a model
+            without a text tower, or a device that is not there.
     """
     place = usable_device(device)
-    if sources.config.suffix == ".py":
-        tree: Any = OmegaConf.to_container(load_lazy_config(sources.config), resolve=True)
-        model, settings = _from_lazy(tree, str(sources.config))
-    elif sources.config == sources.weights:
-        file = read_weight_file(sources.weights)
-        model, settings = _from_yaml(inference_config(file, source=str(sources.weights)))
-    elif sources.config.name == _LAZY_COPY or _looks_lazy(sources.config):
-        model, settings = _from_lazy(_read_lazy_copy(sources.config), str(sources.config))
-    else:
-        model, settings = _from_yaml(load_config(sources.config))
+    model, settings = _build(sources, overrides)
     checkpointer = SafeCheckpointer(model)
     rest = checkpointer.load(
         os.fspath(sources.weights), checkpointables=[], require_all_parameters=True
@@ -182,6 +120,26 @@ def build_pretrained(
         merge_nms_threshold=settings.merge_nms_threshold,
         tta=settings.tta,
     )
+
+
+def _build(sources: Sources, overrides: Sequence[str]) -> tuple[nn.Module, _Settings]:
+    """Build the untrained model; the kind of its configuration is seen from the file."""
+    config = sources.config
+    if config.suffix == ".py":
+        lazy = load_lazy_config(config, overrides)
+        tree: Any = OmegaConf.to_container(lazy, resolve=True)
+        return _from_lazy(tree, str(config))
+    is_inside = config == sources.weights
+    if not is_inside and not is_lazy_copy(config):
+        return _from_yaml(load_config(config, overrides))
+    if overrides:
+        raise ValueError(
+            f"overrides: expected a configuration file of configs/ or config.yaml, got {config} "
+            f"and {list(overrides)}; name the file that the detector was trained with"
+        )
+    if is_inside:
+        return _from_yaml(inference_config(read_weight_file(config), source=str(config)))
+    return _from_lazy(_read_lazy_copy(config), str(config))
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
@@ -233,101 +191,6 @@ def check_class_names(
     return names
 
 
-def _existing(path: str | os.PathLike[str], what: str) -> Path:
-    found = Path(path).expanduser()
-    if not found.is_file():
-        raise FileNotFoundError(f"{what} '{found}': no such file{_near(found)}")
-    return found
-
-
-def _missing_message(path: Path) -> str:
-    return (
-        f"'{path}': no such file or folder{_near(path)}; expected an output folder with "
-        f"{CONFIG_COPIES[0]} and {_FINAL_WEIGHTS[0]}, a weight file with {CONFIG_COPIES[0]} beside "
-        "it, or a configuration"
-    )
-
-
-def _near(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" (nor is there a folder '{path.parent}')"
-    near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], cutoff=0.5)
-    return f"; near it: {', '.join(near)}" if near else ""
-
-
-def _config_in(folder: Path, *, beside: Path | None = None) -> Path:
-    names = [f"{beside.stem}.yaml", *CONFIG_COPIES] if beside else list(CONFIG_COPIES)
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(
-        f"'{beside or folder}': found no configuration ({', '.join(names)} in {folder}); training "
-        "writes one there, or name it: config_file='configs/tcm_fcos.yaml' (--config-file)"
-    )
-
-
-def _config_of(weights: Path) -> Path:
-    """Return the configuration beside weights, or the weights themselves where it is in them."""
-    try:
-        return _config_in(weights.parent, beside=weights)
-    except FileNotFoundError:
-        if not _has_config_inside(weights):
-            raise
-    return weights
-
-
-def _has_config_inside(weights: Path) -> bool:
-    try:
-        return holds_config(read_weight_file(weights))
-    except ValueError:  # said in full where the weights are loaded
-        return False
-
-
-def _weights_in(folder: Path) -> Path:
-    for name in _FINAL_WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
-    last = folder / _LAST_CHECKPOINT
-    if last.is_file():
-        name = last.read_text(encoding="utf-8").strip()
-        if Path(name).name == name and (folder / name).is_file():
-            return folder / name
-    found = sorted(p for p in folder.iterdir() if p.suffix in WEIGHT_SUFFIXES and p.is_file())
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ValueError(
-            f"'{folder}': holds several weight files ({', '.join(p.name for p in found[:6])}); "
-            "give the path of one"
-        )
-    raise FileNotFoundError(
-        f"'{folder}': found no weights ({', '.join(_FINAL_WEIGHTS)} or one "
-        f"{' or '.join(WEIGHT_SUFFIXES)} file); has the training finished?"
-    )
-
-
-def _weights_of(config: Path) -> Path:
-    """Return the weights that a configuration names, or those beside it."""
-    name = _named_weights(config)
-    if name:
-        return _existing(name, f"weights named in {config}:")
-    try:
-        return _weights_in(config.parent)
-    except (FileNotFoundError, ValueError) as error:
-        raise FileNotFoundError(
-            f"'{config}': a configuration without weights ({error}). Untrained, it would find "
-            "nothing: give trained ones with weights='model_final.pth' (--weights)"
-        ) from None
-
-
-def _named_weights(config: Path) -> str:
-    if config.suffix == ".py":
-        return str(OmegaConf.select(load_lazy_config(config), "train.init_checkpoint") or "")
-    if config.name == _LAZY_COPY or _looks_lazy(config):
-        return ""
-    return str(load_config(config).MODEL.WEIGHTS or "")
-
-
 def _from_yaml(cfg: CfgNode) -> tuple[nn.Module, _Settings]:
     cfg.MODEL.DEVICE = "cpu"
     # The detector's own weights replace them.
@@ -377,12 +240,6 @@ def _lazy_resize_factor(augmentations: Sequence[Any]) -> float:
         if isinstance(augmentation, dict) and list(augmentation.get("factors", ())):
             return float(augmentation["factors"][0])
     return 1.0
-
-
-def _looks_lazy(path: Path) -> bool:
-    """Say whether a YAML file is the copy of a Python configuration."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return any(line.strip().startswith(f"{TARGET_KEY}:") for line in text.splitlines())
 
 
 def _read_lazy_copy(path: Path) -> dict[str, Any]:

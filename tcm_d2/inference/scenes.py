@@ -17,9 +17,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from tcm_d2.data.images import BadImageError, read_stored_image
+from tcm_d2.inference.exif import read_orientation, turn_upright
 from tcm_d2.inference.geo import NEEDS_GEO, GeoReference
 from tcm_d2.inference.pixels import (
     ChannelOrder,
@@ -39,7 +39,6 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 LARGE_FILE_PX = 40_000_000
 # Pixels that a stretch of deeper values is measured on.
 _SAMPLE_SIDE_PX = 1024
-_EXIF_ORIENTATION = 0x0112
 # GDAL's cache holds a row of windows (MB), so that no block is decoded twice.
 _MIN_CACHE_MB = 64
 _CACHE_SLACK = 1.3
@@ -275,7 +274,7 @@ def open_scene(
         kind = "a folder; give it to tools/demo.py" if Path(path).is_dir() else "nothing"
         raise FileNotFoundError(f"{path}: expected an image file, found {kind}")
     is_tiff = Path(path).suffix.lower() in TIFF_SUFFIXES
-    orientation = _exif_orientation(path)
+    orientation = read_orientation(path)
     turns = apply_exif and orientation != 1
     if not turns and _has_rasterio() and (is_tiff or _is_large(path)):
         return RasterScene(path, bands=bands, value_range=limits)
@@ -287,10 +286,6 @@ def open_scene(
                 f"{error}; rasterio reads more kinds of TIFF: {NEEDS_GEO}"
             ) from None
         raise
-    if is_tiff and stored.ndim == 3 and stored.shape[2] == 4 and stored.dtype == np.uint8:
-        # OpenCV multiplies the colours of a TIFF with its alpha.
-        with Image.open(path) as image:
-            stored = np.asarray(image.convert("RGB"))[..., ::-1]
     if orientation != 1 and not apply_exif:
         logger.warning(
             "%s: its EXIF orientation (%d) is not applied, boxes are in the frame of the stored "
@@ -299,7 +294,7 @@ def open_scene(
             orientation,
         )
     if turns:
-        stored = np.ascontiguousarray(_turn(stored, orientation))
+        stored = np.ascontiguousarray(turn_upright(stored, orientation))
     return ArrayScene(stored, _opencv_rule(stored, bands, limits, path), name=path)
 
 
@@ -334,36 +329,6 @@ def _is_large(path: str) -> bool:
                 return int(file.width) * int(file.height) >= LARGE_FILE_PX
     except rasterio.errors.RasterioError:
         return False
-
-
-def _exif_orientation(path: str) -> int:
-    """Return EXIF's orientation (1 to 8); 1 where there is none or the head is unreadable."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-        with image:
-            if image.format == "PNG":
-                # Pillow's getexif would decode the whole picture.
-                exif = Image.Exif()
-                exif.load(image.info.get("exif", b""))
-            else:
-                exif = image.getexif()
-            value = exif.get(_EXIF_ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return 1
-    return value if value in range(1, 9) else 1
-
-
-def _turn(stored: np.ndarray, orientation: int) -> np.ndarray:
-    """Return the picture upright: EXIF 2 to 4 mirror or turn by 180, 5 to 8 swap the sides too."""
-    if orientation >= 5:
-        stored = stored.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        stored = stored[::-1]
-    if orientation in (2, 3, 6, 7):
-        stored = stored[:, ::-1]
-    return stored
 
 
 def _opencv_rule(

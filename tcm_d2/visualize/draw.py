@@ -268,25 +268,53 @@ def draw_comparison(
             entries.append(LegendEntry(f"difficult {int(difficult.sum())}", IGNORED_COLOR, True))
         draw_legend(image, entries, busy=busy)
     if label_mode != "never":
-        named = np.concatenate([pred[false], missed])
         texts = _texts(int(false.sum()), pred_labels[false], class_names, scores[false])
         texts += _texts(len(missed), gt_labels[is_missed], class_names, None)
-        colors = [FALSE_COLOR] * int(false.sum()) + [MISSED_COLOR] * len(missed)
-        order = np.argsort(-_areas(named), kind="stable")
-        if label_mode == "auto":
-            written = place_labels(
-                image.copy(), named, texts, colors, busy=busy.copy(), order=order, force=False
-            )
-            if written < _CROWDED_FRACTION * len(texts):
-                # Names at some of many misses say nothing; the legend counts them.
-                classes = np.concatenate([pred_labels[false], gt_labels[is_missed]])
-                is_rare = np.bincount(classes)[classes] <= _MAX_RARE
-                is_rare[: int(false.sum())] = True
-                texts = [text if rare else "" for text, rare in zip(texts, is_rare)]
-        place_labels(
-            image, named, texts, colors, busy=busy, order=order, force=label_mode == "always"
+        _name_errors(
+            image,
+            np.concatenate([pred[false], missed]),
+            texts,
+            np.concatenate([pred_labels[false], gt_labels[is_missed]]),
+            num_false=int(false.sum()),
+            busy=busy,
+            label_mode=label_mode,
         )
     return image
+
+
+def _name_errors(
+    image: np.ndarray,
+    quads: np.ndarray,
+    texts: list[str],
+    classes: np.ndarray,
+    *,
+    num_false: int,
+    busy: np.ndarray,
+    label_mode: LabelMode,
+) -> None:
+    """Write names at false detections and misses, in place.
+
+    Args:
+        image: (H, W, 3).
+        quads: (E, 4, 2) false detections, then misses.
+        texts: E of them.
+        classes: (E,).
+        num_false: how many of the E are false detections.
+        busy: (H, W) where no text should be; changed.
+        label_mode: "auto" leaves out misses of frequent classes where there is no room for most.
+    """
+    colors = [FALSE_COLOR] * num_false + [MISSED_COLOR] * (len(quads) - num_false)
+    order = np.argsort(-_areas(quads), kind="stable")
+    if label_mode == "auto":
+        written = place_labels(
+            image.copy(), quads, texts, colors, busy=busy.copy(), order=order, force=False
+        )
+        if written < _CROWDED_FRACTION * len(texts):
+            # Names at some of many misses say nothing; the legend counts them.
+            is_rare = np.bincount(classes)[classes] <= _MAX_RARE
+            is_rare[:num_false] = True
+            texts = [text if rare else "" for text, rare in zip(texts, is_rare)]
+    place_labels(image, quads, texts, colors, busy=busy, order=order, force=label_mode == "always")
 
 
 def draw_score_map(

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcm_d2.data.images import BadImageError, list_images, read_image, read_image_size_hw
+import tcm_d2.data.images
+from tcm_d2.data.images import (
+    BadImageError,
+    list_images,
+    read_image,
+    read_image_size_hw,
+    read_stored_image,
+)
 
 
 @pytest.fixture
@@ -34,6 +41,44 @@ def test_grey_and_alpha_become_three_channels(tmp_path: Path, rgb: np.ndarray) -
         assert np.array_equal(image, expected)
     Image.fromarray(rgb).convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")
     assert read_image(tmp_path / "palette.png", channel_order="RGB").shape == (20, 30, 3)
+
+
+def test_alpha_of_a_tiff_leaves_the_colours_alone(tmp_path: Path, rgb: np.ndarray) -> None:
+    alpha = np.full((20, 30, 1), 7, dtype=np.uint8)
+    Image.fromarray(np.dstack([rgb, alpha])).save(tmp_path / "rgba.tif")
+    for order, expected in (("RGB", rgb), ("BGR", rgb[..., ::-1])):
+        image = read_image(tmp_path / "rgba.tif", channel_order=order)  # type: ignore[arg-type]
+        assert np.array_equal(image, expected)
+    stored = read_stored_image(tmp_path / "rgba.tif")
+    assert np.array_equal(stored, np.dstack([rgb[..., ::-1], alpha]))
+    grey = Image.fromarray(rgb[..., 0])
+    grey.putalpha(7)
+    grey.save(tmp_path / "la.tif")
+    image = read_image(tmp_path / "la.tif", channel_order="RGB")
+    assert np.array_equal(image, np.repeat(rgb[..., :1], 3, axis=2))
+
+
+def test_sixteen_bits_with_alpha_are_not_cut_to_eight(tmp_path: Path) -> None:
+    deep = np.random.default_rng(0).integers(0, 65535, (20, 30, 4), dtype=np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.tif"), deep)
+    assert np.array_equal(read_stored_image(tmp_path / "deep.tif"), deep)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".jpg"])
+def test_size_beyond_pillow_s_guard_comes_from_the_head(
+    tmp_path: Path, rgb: np.ndarray, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(rgb).save(tmp_path / f"a{suffix}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(tmp_path / f"a{suffix}")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the pixels are decoded")
+
+    monkeypatch.setattr(tcm_d2.data.images, "_decode_stored", refuse)
+    monkeypatch.setattr(tcm_d2.data.images, "decode_rgb", refuse)
+    assert read_image_size_hw(tmp_path / f"a{suffix}") == (20, 30)
 
 
 def test_exif_orientation_is_ignored(tmp_path: Path, rgb: np.ndarray) -> None:

@@ -114,8 +114,6 @@ def test_evaluation_alone_takes_it_and_training_does_not(
     keys = [
         *("MODEL.META_ARCHITECTURE", architecture, "OUTPUT_DIR", str(tmp_path / "out")),
         *("DATASETS.PATCH_DIRS", repr([entry]), "DATASETS.TEST", f"('{DATASET_NAME}',)"),
-        # GroupNorm wants more than one value per group, at one pixel as well.
-        *("MODEL.ROTATED_HEAD.CHANNELS", "64"),
         *KINDS[kind],
     ]
     config = str(write_config(tmp_path))

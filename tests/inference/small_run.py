@@ -19,7 +19,8 @@ ALL_SCORES = 0.0
 def write_run(folder: Path, *overrides: str) -> Path:
     """Write config.yaml and model_final.pth; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    # With 32 channels a group of the norm has one value where the coarsest level has one cell.
+    # With 32 channels a group of the norm has one value where the coarsest level has one cell: all
+    # windows would answer the same there, and rounding would decide which of them is kept.
     cfg = small_config(folder / "source", "MODEL.ROTATED_HEAD.CHANNELS", "64", *overrides)
     torch.manual_seed(4)
     torch.save({"model": build_model(cfg).state_dict()}, folder / "model_final.pth")

@@ -79,7 +79,23 @@ def test_resized_embedding_is_kept_until_the_parameter_changes(pool, monkeypatch
         assert len(calls) == 4
         for side in range(1, 2 * MAX_CACHED_GRIDS):
             pool(torch.randn(1, CHANNELS, side, 1))
-            assert len(pool._resized) <= MAX_CACHED_GRIDS
+            kept = pool._resized.get([pool.positional_embedding], dict)
+            assert 1 <= len(kept) <= MAX_CACHED_GRIDS
+
+
+def test_fused_optimizer_step_in_eval_is_noticed(pool) -> None:
+    """A fused step writes in place without raising the parameter's version."""
+    pool.eval()
+    res5 = torch.randn(1, CHANNELS, 6, 5)
+    with torch.no_grad():
+        first = pool(res5).dense_NCHW
+    optimizer = torch.optim.AdamW(pool.parameters(), lr=0.1, fused=True)
+    pool(res5).dense_NCHW.sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        kept = pool(res5).dense_NCHW
+    assert not torch.allclose(kept, first)
+    assert torch.allclose(kept, pool(res5).dense_NCHW, atol=1e-6)
 
 
 def test_gradient_in_eval_after_a_cached_call(pool) -> None:

@@ -157,18 +157,21 @@ def test_command_line(
     assert {p.name for p in (out / "pictures").iterdir()} == {"a.jpg", "b.jpg"}
 
 
-def test_missing_weights_are_asked_for(
+def test_without_weights_the_shipped_detector_is_taken(
     demo: ModuleType,
-    pictures: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments = ["demo.py", "--input", str(pictures), "--output", str(pictures / "out")]
+    example = Path(__file__).resolve().parents[2] / "docs/example.jpg"
+    arguments = ["demo.py", "--input", str(example), "--output", str(tmp_path), "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as stop:
         demo.main()
-    assert stop.value.code == 2
-    assert "error: expected --weights: the output folder of a train" in capsys.readouterr().err
+    assert stop.value.code == 0
+    assert "no --weights: taking tcm_atss_embedded" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "geojson/example.geojson").read_text())["features"]
+    assert len(rows) > 5
 
 
 def test_killed_run_goes_on(

@@ -79,4 +79,4 @@ def test_unknown_model_is_named_with_the_known_ones(tmp_path: Path) -> None:
         timeout=300,
     )
     assert done.returncode != 0
-    assert "no embedded configuration for 'tcm_fcso'; known: tcm_fcos" in done.stderr
+    assert "no embedded configuration for 'tcm_fcso'; known: atss_no_tcm" in done.stderr

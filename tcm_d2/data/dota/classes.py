@@ -27,6 +27,21 @@ DOTA_V15_CLASSES: tuple[str, ...] = (*DOTA_V1_CLASSES, "container-crane")
 DOTA_V2_CLASSES: tuple[str, ...] = (*DOTA_V15_CLASSES, "airport", "helipad")
 
 
+# What the command lines take in place of a list of names.
+CLASS_LISTS = {
+    "dota-v1.0": DOTA_V1_CLASSES,
+    "dota-v1.5": DOTA_V15_CLASSES,
+    "dota-v2.0": DOTA_V2_CLASSES,
+}
+
+
+def expand_class_names(names: Sequence[str]) -> list[str]:
+    """Return class names as given, or those of a list of `CLASS_LISTS` where only its name is."""
+    if len(names) == 1 and names[0].lower() in CLASS_LISTS:
+        return list(CLASS_LISTS[names[0].lower()])
+    return list(names)
+
+
 def class_name_to_prompt(class_name: str) -> str:
     """Return the words of a label-file name: ``ground-track-field`` -> ``ground track field``."""
     return class_name.replace("-", " ").replace("_", " ")

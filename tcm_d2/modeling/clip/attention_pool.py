@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 
+from tcm_d2.structures.kept_tensor import KeptTensor
+
 # Grids whose resized embedding is kept in evaluation: a few input sizes alternate, not hundreds.
 MAX_CACHED_GRIDS = 8
 
@@ -42,9 +44,7 @@ class DenseAttentionPool(nn.Module):
         self.q_proj, self.k_proj = pool.q_proj, pool.k_proj
         self.v_proj, self.c_proj = pool.v_proj, pool.c_proj
         self.num_heads = pool.num_heads
-        # Resized embeddings by grid, and the state of the parameter they were made from.
-        self._resized: dict[tuple[int, int], Tensor] = {}
-        self._resized_from: tuple[object, ...] | None = None
+        self._resized = KeptTensor()  # a dict of resized embeddings by grid
 
     def forward(self, res5: Tensor) -> AttentionPoolOutput:
         """Return the global token (N, C) and the dense tokens (N, C, H, W).
@@ -74,21 +74,20 @@ class DenseAttentionPool(nn.Module):
         is_compiled = torch.compiler.is_compiling()
         if is_compiled or self.training or torch.is_grad_enabled() or stored.is_inference():
             return resize_positional_embedding(stored, (height, width))
-        # In-place writes (optimizers, loading) raise _version; moves change data_ptr.
-        state = (stored.data_ptr(), stored._version, stored.dtype, stored.device)
-        if state != self._resized_from or len(self._resized) >= MAX_CACHED_GRIDS:
-            self._resized, self._resized_from = {}, state
+        resized_by_grid: dict[tuple[int, int], Tensor] = self._resized.get([stored], dict)
         grid_hw = (height, width)
         # Threads may share the model: one of them can empty the cache at any time.
-        resized = self._resized.get(grid_hw)
+        resized = resized_by_grid.get(grid_hw)
         if resized is None:
             resized = resize_positional_embedding(stored, grid_hw)
-            self._resized[grid_hw] = resized
+            if len(resized_by_grid) >= MAX_CACHED_GRIDS:
+                resized_by_grid.clear()
+            resized_by_grid[grid_hw] = resized
         return resized
 
     def train(self, mode: bool = True) -> DenseAttentionPool:
         """Set the mode as ``nn.Module.train`` does, and forget the kept embeddings."""
-        self._resized, self._resized_from = {}, None
+        self._resized.forget()
         return super().train(mode)
 
 

@@ -5,8 +5,6 @@ Shape letters: N images, H x W the input size in pixels, w the tower's width (64
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d
@@ -14,8 +12,8 @@ from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
 from tcm_d2.modeling.clip.folding import FoldedConvolutions, compute_dtype
-from tcm_d2.modeling.clip.recomputing import run_recomputed
 from tcm_d2.modeling.clip.sync_norm import SyncBatchNorm2d
+from tcm_d2.structures.recomputing import run_past_norm, run_recomputed
 
 NORMS = ("BN", "FrozenBN", "SyncBN")
 # Strides of res2 .. res5 in pixels.
@@ -27,6 +25,9 @@ class CLIPResNet(nn.Module):
 
     Every stride is an average pool before a stride-1 convolution (Radford et al. 2021, section
     2.4). Parameters keep CLIP's names (``conv1.weight`` .. ``layer4.2.bn3.bias``).
+
+    For the backward pass a block keeps its input and the outputs of its first two convolutions; the
+    rest is made again from them, at the cost of norms and 1x1 convolutions.
 
     In evaluation without gradients each BatchNorm is folded into its convolution, and maps are
     channels-last where that is faster: on the CPU, and on CUDA in half precision.
@@ -85,12 +86,17 @@ class CLIPResNet(nn.Module):
         if folds:
             x = self._fold_stem(_in_fast_layout(images))
         else:
-            x = self._run(self._stem, images, norms_of=self)
+            x = self._run_stem(images)
         features = {}
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
         for name, stage in zip(STRIDES_PX, stages, strict=True):
             for block in stage:
-                x = self._fold_block(block, x) if folds else self._run(block, x, norms_of=block)
+                if folds:
+                    x = self._fold_block(block, x)
+                elif self.checkpoint_activations:
+                    x = run_recomputed(block, x, norms_of=block)
+                else:
+                    x = _run_block(block, x)
             features[name] = x
         return features
 
@@ -99,15 +105,17 @@ class CLIPResNet(nn.Module):
         self._folded.clear()
         return super().train(mode)
 
-    def _run(self, part: Callable[[Tensor], Tensor], x: Tensor, *, norms_of: nn.Module) -> Tensor:
+    def _run_stem(self, images: Tensor) -> Tensor:
         if self.checkpoint_activations:
-            return run_recomputed(part, x, norms_of=norms_of)
-        return part(x)
+            output: Tensor = run_recomputed(self._stem, images, norms_of=self)
+            return output
+        return self._stem(images)
 
     def _stem(self, images: Tensor) -> Tensor:
-        x = self.act1(self.bn1(self.conv1(images)))
-        x = self.act2(self.bn2(self.conv2(x)))
-        return self.avgpool(self.act3(self.bn3(self.conv3(x))))
+        x = self.conv1(images)
+        x = run_past_norm(lambda x: self.conv2(self.act1(self.bn1(x))), x, norms_of=self.bn1)
+        x = run_past_norm(lambda x: self.conv3(self.act2(self.bn2(x))), x, norms_of=self.bn2)
+        return run_past_norm(lambda x: self.avgpool(self.act3(self.bn3(x))), x, norms_of=self.bn3)
 
     def _fold_stem(self, images: Tensor) -> Tensor:
         x = F.relu_(self._folded(self.conv1, self.bn1, images))
@@ -123,6 +131,22 @@ class CLIPResNet(nn.Module):
             pool, conv, norm = block.downsample
             x = self._folded(conv, norm, pool(x))
         return F.relu_(out.add_(x))
+
+
+def _run_block(block: nn.Module, x: Tensor) -> Tensor:
+    """Return what ``block``, open_clip's bottleneck, makes of ``x``, keeping less than it does."""
+
+    def to_middle(out: Tensor) -> Tensor:
+        return block.conv2(block.act1(block.bn1(out)))
+
+    def to_end(out: Tensor) -> Tensor:
+        return block.bn3(block.conv3(block.avgpool(block.act2(block.bn2(out)))))
+
+    out = run_past_norm(to_middle, block.conv1(x), norms_of=block.bn1)
+    out = run_past_norm(to_end, out, norms_of=block)
+    if block.downsample is not None:
+        x = run_past_norm(block.downsample, x, norms_of=block.downsample)
+    return block.act3(out.add_(x))
 
 
 def _in_fast_layout(images: Tensor) -> Tensor:

@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from tcm_d2.structures.recomputing import run_past_norm, run_recomputed
 
 # Groups of the towers' GroupNorm, as in FCOS and ATSS.
 NUM_GROUPS = 32
 NORMS = ("GN", "")
 
 
-def make_tower(in_channels: int, channels: int, *, num_convs: int, norm: str) -> nn.Sequential:
+class Tower(nn.Sequential):
+    """Layers one after the other that keep little for the backward pass.
+
+    Attributes:
+        checkpoint_activations: keep the input alone, and run everything again there. Else the
+            convolutions' outputs are kept where a norm follows, and their inputs where none does.
+    """
+
+    checkpoint_activations = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the last layer's output."""
+        if self.checkpoint_activations:
+            output: Tensor = run_recomputed(super().forward, input, norms_of=self)
+            return output
+        x, waiting = input, list[nn.Module]()
+        for layer in self:
+            waiting.append(layer)
+            if isinstance(layer, nn.Conv2d):
+                x, waiting = run_past_norm(_chain(waiting), x, norms_of=waiting[0]), []
+        return _chain(waiting)(x)
+
+
+def _chain(layers: list[nn.Module]) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    return run
+
+
+def make_tower(in_channels: int, channels: int, *, num_convs: int, norm: str) -> Tower:
     """Return ``num_convs`` blocks of 3x3 convolution, norm and ReLU.
 
     Args:
@@ -36,9 +71,21 @@ def make_tower(in_channels: int, channels: int, *, num_convs: int, norm: str) ->
         init_normal(conv, bias=0.0)
         layers.append(conv)
         if norm == "GN":
-            layers.append(nn.GroupNorm(NUM_GROUPS, channels))
+            layers.append(GroupNorm(NUM_GROUPS, channels))
         layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers)
+    return Tower(*layers)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalization of maps of any size.
+
+    nn.GroupNorm refuses a single map with one value per group, in evaluation too, although it
+    takes two such maps. Such a value is its own mean, so that the bias comes out.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalized map, of the same shape (N, C, H, W)."""
+        return torch.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class Predictor(nn.Conv2d):

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
-from tcm_d2.modeling.clip.recomputing import run_recomputed
 from tcm_d2.modeling.clip.text import FixedText, decode_prompts, format_prompts
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.tcm.matching import join_score_map, score_map_loss
@@ -68,8 +67,8 @@ class RotatedOneStageDetector(nn.Module):
         aux_loss_weight: weight of the loss on the score map.
         aux_stride_px: pixels per cell of the class masks that this loss compares with.
         channels_last: keep convolution weights, and by them all maps, in this layout.
-        checkpoint_activations: run the image tower's blocks and the head again in the backward
-            pass instead of keeping their maps.
+        checkpoint_activations: run the image tower's blocks and the head's towers again in the
+            backward pass instead of keeping their maps.
         compile_training: let torch.compile make one graph of `dense_output` in training.
         compile_inference: likewise in evaluation.
         """
@@ -90,8 +89,9 @@ class RotatedOneStageDetector(nn.Module):
         self.aux_stride_px = aux_stride_px
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), False)
-        self.checkpoint_activations = checkpoint_activations
-        self.backbone.checkpoint_activations = checkpoint_activations
+        for module in (backbone, *head.modules()):
+            if hasattr(module, "checkpoint_activations"):
+                module.checkpoint_activations = checkpoint_activations
         self.compile_training = compile_training
         self.compile_inference = compile_inference
         self._compiled: Callable[..., tuple[Any, Tensor | None]] | None = None
@@ -169,8 +169,6 @@ class RotatedOneStageDetector(nn.Module):
             images, text: see `features_with_text`.
         """
         pyramid, score_map_NKHW = self.features_with_text(images, text)
-        if self.checkpoint_activations:
-            return run_recomputed(self.head, pyramid, norms_of=self.head), score_map_NKHW
         return self.head(pyramid), score_map_NKHW
 
     def features_with_text(

@@ -1,0 +1,27 @@
+"""The detectors that lie in this package, by name. They are small and know rendered scenes only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[1] / "pretrained"
+SUFFIX = ".safetensors"
+# What the command lines take where no weights are named.
+DEFAULT_NAME = "tcm_atss_embedded"
+
+
+def list_shipped() -> list[str]:
+    """Return the names that `Detector.from_pretrained` takes besides paths."""
+    return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
+
+
+def find_shipped(name: str | os.PathLike[str]) -> Path | None:
+    """Return the file of a shipped detector, or None where there is none of that name.
+
+    A path that exists goes before a name: a folder ``tcm_atss_embedded`` is that folder.
+    """
+    text = os.fspath(name)
+    if text in list_shipped() and not Path(text).exists():
+        return FOLDER / f"{text}{SUFFIX}"
+    return None

@@ -64,6 +64,8 @@ def run_past_norm(
             that there is nothing to gain; statistics over all processes would be exchanged twice.
             With either it runs as it is.
     """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return function(x)
     if not any(_keeps_its_input(module) for module in norms_of.modules()):
         return function(x)
     result: Tensor = run_recomputed(function, x, norms_of=norms_of, draws_numbers=False)

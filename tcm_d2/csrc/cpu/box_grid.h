@@ -1,11 +1,10 @@
 // Finds the stored boxes that may suppress a given one.
 //
 // Boxes are stored in the cells that they touch, in grids whose cells fit their
-// extent: a box touches at most 2 x 2 cells. A grid holds boxes of similar
-// areas, too, since a much smaller or larger one can't have a high IoU. Cells
-// live in one hash table, so that neither the size of the scene nor the mix of
-// sizes matters. Boxes of different groups (class and image) lie in different
-// cells, up to collisions of the hash.
+// size: a box touches at most 2 x 2 cells. Cells live in one hash table, so
+// that neither the size of the scene nor the mix of sizes matters. Boxes of
+// different groups (class and image) lie in different cells, up to collisions
+// of the hash.
 
 #pragma once
 
@@ -24,7 +23,6 @@ class BoxGrid {
   BoxGrid(int64_t num_boxes, double iou_threshold)
       : outlines_(num_boxes),
         levels_of_(num_boxes),
-        first_nodes_(num_boxes),
         iou_threshold_(iou_threshold) {}
 
   // Sets box i, before build(); different boxes from any thread. The group is a
@@ -36,54 +34,47 @@ class BoxGrid {
                     fits ? static_cast<float>(rect.area)
                          : std::numeric_limits<float>::quiet_NaN(),
                     group};
-    levels_of_[i] =
-        rect.area > 0
-            ? static_cast<int16_t>(extent_step(outlines_[i].hull) * kAreaSteps +
-                                   area_step(outlines_[i].area))
-            : -1;
+    levels_of_[i] = rect.area > 0 ? exponent_level(outlines_[i].hull) : -1;
   }
 
   // Makes the (empty) grids for all boxes that are set.
   void build() {
-    std::vector<int16_t> slots((kHuge + 1) * kAreaSteps, -1);
+    std::vector<int16_t> slots(kHuge + 1, -1);
     for (int16_t& level : levels_of_) {
       if (level < 0) continue;
       if (slots[level] < 0) {
         slots[level] = static_cast<int16_t>(levels_.size());
-        levels_.emplace_back(level / kAreaSteps, level % kAreaSteps);
+        levels_.emplace_back(
+            level == kHuge ? std::numeric_limits<double>::infinity()
+                           : std::ldexp(1.0, kStep * level + kMinExponent));
       }
       level = slots[level];
     }
-    size_t num_heads = 1024;
-    while (num_heads < 2 * outlines_.size()) num_heads *= 2;
-    heads_.assign(num_heads, -1);
-    nodes_.reserve(outlines_.size());
+    size_t num_cells = 1024;
+    while (num_cells < 2 * outlines_.size()) num_cells *= 2;
+    cells_.assign(num_cells, {0, 0});
+    make_room();
   }
 
   // Stores box i, which has an area, after all others stored so far.
   void push(int32_t i) {
-    Level& level = levels_[levels_of_[i]];
-    level.stored.push_back(i);
-    first_nodes_[i] = static_cast<int32_t>(nodes_.size());
-    if (level.is_huge()) return;
+    levels_[levels_of_[i]].stored.push_back(i);
     const Outline& outline = outlines_[i];
-    const Cells cells = cells_of(outline.hull, level);
-    for (int64_t y = cells.y0; y <= cells.y1; ++y) {
-      for (int64_t x = cells.x0; x <= cells.x1; ++x) {
-        int32_t& head = heads_[slot(levels_of_[i], x, y, outline.group)];
-        nodes_.push_back({outline, i, head});
-        head = static_cast<int32_t>(nodes_.size()) - 1;
-      }
-    }
+    for_each_cell(i, [&](Cell& cell) {
+      nodes_[cell.first + cell.count++] = {outline, i};
+    });
   }
 
-  // Lets box i, which is stored, never be found again.
+  // Takes box i out again; quick for one of those stored last.
   void remove(int32_t i) {
+    for_each_cell(i, [&](Cell& cell) {
+      Node* const end = &nodes_[cell.first] + cell.count;
+      Node* node = end - 1;
+      while (node->box != i) --node;
+      std::copy(node + 1, end, node);
+      --cell.count;
+    });
     outlines_[i].hull = kNowhere;
-    for (int32_t n = first_nodes_[i];
-         n < static_cast<int32_t>(nodes_.size()) && nodes_[n].box == i; ++n) {
-      nodes_[n].outline.hull = kNowhere;
-    }
   }
 
   // Calls visit(k) for the stored boxes k, first <= k < i, whose IoU with box i
@@ -93,7 +84,7 @@ class BoxGrid {
     for (size_t l = 0; l < levels_.size(); ++l) {
       const Level& level = levels_[l];
       if (level.stored.empty() || level.stored.back() < first ||
-          !may_hold_rivals(level, outlines_[i])) {
+          is_too_small(level, outlines_[i])) {
         continue;
       }
       const Cells cells = cells_of(outlines_[i].hull, level);
@@ -113,31 +104,23 @@ class BoxGrid {
     uint32_t group;
   };
 
-  // A box in a cell: half a cache line.
+  // A box in a cell.
   struct Node {
     Outline outline;
     int32_t box;
-    int32_t next;  // what the cell held before, or -1
+  };
+
+  // Where the nodes of a cell are, in the order of storing.
+  struct Cell {
+    int32_t first, count;
   };
 
   struct Level {
-    double cell;                   // side of a cell, a power of 2
-    double inverse;                // 1 / cell
-    double least_area, most_area;  // of its boxes
-    std::vector<int32_t> stored;   // in the order of storing
+    double cell;                  // side of a cell, a power of 2
+    double inverse;               // 1 / cell
+    std::vector<int32_t> stored;  // in the order of storing
 
-    Level(int extent_step, int area_step)
-        : cell(extent_step == kHuge
-                   ? std::numeric_limits<double>::infinity()
-                   : std::ldexp(1.0, kStep * extent_step + kMinExponent)),
-          inverse(1 / cell),
-          least_area(0),
-          most_area(std::numeric_limits<double>::infinity()) {
-      if (area_step > 0) {
-        least_area = std::ldexp(1.0, kAreaStep * area_step + kMinAreaExponent);
-        most_area = std::ldexp(least_area, kAreaStep);
-      }
-    }
+    explicit Level(double cell) : cell(cell), inverse(1 / cell) {}
 
     // No cells: all boxes are looked at.
     bool is_huge() const { return std::isinf(cell); }
@@ -149,22 +132,17 @@ class BoxGrid {
     double count() const { return double(x1 - x0 + 1) * double(y1 - y0 + 1); }
   };
 
-  // Cells for the extents of step e have a side of 2^(kStep * e +
-  // kMinExponent). Boxes of up to 2^kMinExponent share the first step, those
-  // above 2^-kMinExponent the last.
+  // Cells of level l have a side of 2^(kStep * l + kMinExponent). Boxes of up
+  // to 2^kMinExponent share the first level, those above 2^-kMinExponent the
+  // last.
   static constexpr int kStep = 2;
   static constexpr int kMinExponent = -64;
-  static constexpr int kHuge = 2 * -kMinExponent / kStep + 1;
-  // Areas of step a are at least 2^(kAreaStep * a + kMinAreaExponent). Step 0
-  // is for those that aren't to be used.
-  static constexpr int kAreaStep = 4;
-  static constexpr int kMinAreaExponent = -104;
-  static constexpr int kAreaSteps = 2 * -kMinAreaExponent / kAreaStep;
+  static constexpr int16_t kHuge = 2 * -kMinExponent / kStep + 1;
   static constexpr Hull kNowhere = {1, 0, 1, 0};
   // Bounds are compared with a margin for their own rounding and the IoU's.
   static constexpr double kLess = 1 - 1e-5;
 
-  static int extent_step(const Hull& hull) {
+  static int16_t exponent_level(const Hull& hull) {
     const double extent = std::max(double(hull.x_high) - hull.x_low,
                                    double(hull.y_high) - hull.y_low);
     if (!(extent < std::ldexp(1.0, -kMinExponent))) return kHuge;
@@ -172,13 +150,7 @@ class BoxGrid {
     if (extent > std::ldexp(1.0, kMinExponent)) {
       exponent = std::ilogb(extent) + 1;
     }
-    return (exponent - kMinExponent + kStep - 1) / kStep;
-  }
-
-  // From 1 on, for areas between 1e-30 and 1e30.
-  static int area_step(float area) {
-    return std::isnan(area) ? 0
-                            : (std::ilogb(area) - kMinAreaExponent) / kAreaStep;
+    return static_cast<int16_t>((exponent - kMinExponent + kStep - 1) / kStep);
   }
 
   // Index of the cell of a coordinate; far away, of the outermost one.
@@ -198,15 +170,45 @@ class BoxGrid {
             cell_index(hull.y_high, level.inverse)};
   }
 
-  // Where the newest nodes of 4 x 4 cells are kept, in one cache line; the cell
-  // (x, y) is the tile (x / 4, y / 4).
+  // Calls visit(cell) for the cells that box i touches.
+  template <typename Visit>
+  void for_each_cell(int32_t i, const Visit& visit) {
+    const int16_t l = levels_of_[i];
+    if (levels_[l].is_huge()) return;
+    const Outline& outline = outlines_[i];
+    const Cells cells = cells_of(outline.hull, levels_[l]);
+    for (int64_t y = cells.y0; y <= cells.y1; ++y) {
+      for (int64_t x = cells.x0; x <= cells.x1; ++x) {
+        visit(cells_[slot(l, x, y, outline.group)]);
+      }
+    }
+  }
+
+  // Gives each cell room for all the boxes that touch it.
+  void make_room() {
+    const int32_t num_boxes = static_cast<int32_t>(outlines_.size());
+    for (int32_t i = 0; i < num_boxes; ++i) {
+      if (levels_of_[i] < 0) continue;
+      for_each_cell(i, [](Cell& cell) { ++cell.count; });
+    }
+    int32_t num_nodes = 0;
+    for (Cell& cell : cells_) {
+      cell.first = num_nodes;
+      num_nodes += cell.count;
+      cell.count = 0;
+    }
+    nodes_.resize(num_nodes);
+  }
+
+  // Where 4 x 4 cells are kept, in two cache lines; the cell (x, y) is in the
+  // tile (x / 4, y / 4).
   size_t tile_slot(size_t level, int64_t x, int64_t y, uint32_t group) const {
     uint64_t key = static_cast<uint64_t>(x) * 0x9E3779B97F4A7C15u +
                    static_cast<uint64_t>(y) * 0xBF58476D1CE4E5B9u +
                    (static_cast<uint64_t>(level) << 32) + group;
     key = (key ^ (key >> 32)) * 0x94D049BB133111EBu;
     key ^= key >> 29;
-    return static_cast<size_t>((key << 4) & (heads_.size() - 1));
+    return static_cast<size_t>((key << 4) & (cells_.size() - 1));
   }
 
   size_t slot(size_t level, int64_t x, int64_t y, uint32_t group) const {
@@ -214,15 +216,11 @@ class BoxGrid {
            static_cast<size_t>((y & 3) * 4 + (x & 3));
   }
 
-  // Whether a box of the level can have an IoU above the threshold with this
-  // one: the smaller area over the larger is at least as much. Each box of the
-  // level lies inside the area of one cell, too.
-  bool may_hold_rivals(const Level& level, const Outline& outline) const {
-    const double area = outline.area;  // NaN rules nothing out
-    const double factor = iou_threshold_ * kLess;
-    return !(std::min(level.cell * level.cell, level.most_area) <=
-             factor * area) &&
-           !(area <= factor * level.least_area);
+  // Whether no box of the level can have an IoU above the threshold with this
+  // one: each lies inside the area of one cell.
+  bool is_too_small(const Level& level, const Outline& outline) const {
+    return level.cell * level.cell <=
+           iou_threshold_ * kLess * static_cast<double>(outline.area);
   }
 
   // Whether the bounds of two boxes leave room for an IoU above the threshold.
@@ -255,14 +253,15 @@ class BoxGrid {
     const uint32_t group = outlines_[i].group;
     for (int64_t tile_y = cells.y0 >> 2; tile_y <= cells.y1 >> 2; ++tile_y) {
       for (int64_t tile_x = cells.x0 >> 2; tile_x <= cells.x1 >> 2; ++tile_x) {
-        const int32_t* heads = &heads_[tile_slot(l, tile_x, tile_y, group)];
+        const Cell* tile = &cells_[tile_slot(l, tile_x, tile_y, group)];
         const int64_t x0 = std::max(cells.x0, 4 * tile_x);
         const int64_t x1 = std::min(cells.x1, 4 * tile_x + 3);
         const int64_t y1 = std::min(cells.y1, 4 * tile_y + 3);
         for (int64_t y = std::max(cells.y0, 4 * tile_y); y <= y1; ++y) {
           for (int64_t x = x0; x <= x1; ++x) {
-            const int32_t head = heads[(y & 3) * 4 + (x & 3)];
-            if (head >= 0) visit_cell(l, cells, x, y, head, i, first, visit);
+            const Cell& cell = tile[(y & 3) * 4 + (x & 3)];
+            if (cell.count == 0) continue;
+            visit_cell(l, cells, x, y, cell, i, first, visit);
           }
         }
       }
@@ -271,7 +270,7 @@ class BoxGrid {
 
   template <typename Visit>
   void visit_cell(size_t l, const Cells& cells, int64_t x, int64_t y,
-                  int32_t head, int32_t i, int32_t first,
+                  const Cell& stored, int32_t i, int32_t first,
                   const Visit& visit) const {
     const Outline& outline = outlines_[i];
     // A pair is visited in the first cell that both touch.
@@ -279,9 +278,10 @@ class BoxGrid {
     const double cell = levels_[l].cell;
     const double least_x = x > cells.x0 ? x * cell : -infinity;
     const double least_y = y > cells.y0 ? y * cell : -infinity;
-    for (int32_t n = head; n >= 0 && nodes_[n].box >= first;
-         n = nodes_[n].next) {
-      const Node& node = nodes_[n];
+    const Node* const begin = &nodes_[stored.first];
+    for (int32_t n = stored.count; n-- > 0;) {
+      const Node& node = begin[n];
+      if (node.box < first) break;
       const Hull& hull = node.outline.hull;
       if (node.box < i && may_suppress(node.outline, outline) &&
           std::max(hull.x_low, outline.hull.x_low) >= least_x &&
@@ -292,10 +292,9 @@ class BoxGrid {
   }
 
   std::vector<Outline> outlines_;
-  std::vector<int16_t> levels_of_;    // of each box; -1: it has no area
-  std::vector<int32_t> first_nodes_;  // of each stored box, the others follow
+  std::vector<int16_t> levels_of_;  // of each box; -1: it has no area
   std::vector<Level> levels_;
-  std::vector<int32_t> heads_;  // newest node of each cell, or -1
+  std::vector<Cell> cells_;
   std::vector<Node> nodes_;
   double iou_threshold_;
 };

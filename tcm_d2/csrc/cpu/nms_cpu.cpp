@@ -24,13 +24,17 @@ namespace tcm_d2 {
 namespace {
 
 // Boxes settled together. Larger blocks need fewer starts of threads, but
-// compare more boxes of a crowd that others of their block suppress anyway.
+// compare more boxes of a crowd that others of their block suppress anyway, and
+// may hold a list of half the square of this.
 constexpr int32_t kFirstStep = 256;
-constexpr int32_t kLargestStep = 8192;
+constexpr int32_t kLargestStep = 4096;
 // Suppressing pairs in a block, per box, up to which the next block is larger.
 constexpr int64_t kFewPairs = 4;
 // Boxes of a block that a thread takes at a time.
 constexpr int64_t kChunk = 128;
+
+// Of each up to four nodes in the grid, which an int32 counts.
+constexpr int64_t kMostBoxes = int64_t(1) << 28;
 
 using BoxList = std::vector<int32_t>;
 
@@ -218,8 +222,8 @@ BoxList keep_greedily(Candidates* candidates, Quota* quota) {
         if (!suppressed[pair.better]) suppressed[pair.worse] = 1;
       }
     }
-    for (const int32_t i : block) {
-      if (suppressed[i]) grid.remove(i);
+    for (size_t b = block.size(); b-- > 0;) {  // the last stored first
+      if (suppressed[block[b]]) grid.remove(block[b]);
     }
     int32_t num_suppressed = 0;
     for (int32_t i = first; i < last; ++i) {
@@ -242,6 +246,8 @@ at::Tensor nms_rotated_cpu(const at::Tensor& boxes, const at::Tensor& scores,
                            std::optional<double> score_threshold,
                            std::optional<int64_t> max_detections) {
   check_nms(boxes, scores, labels, image_ids, max_detections);
+  TORCH_CHECK(boxes.size(0) < kMostBoxes, "boxes: expected less than ",
+              kMostBoxes, " on the CPU, got ", boxes.size(0));
   const at::Tensor order = score_order(scores, score_threshold);
   const int64_t num_boxes = order.size(0);
   if (num_boxes == 0) {

@@ -27,10 +27,15 @@ class Tower(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the last layer's output."""
-        if self.checkpoint_activations:
-            output: Tensor = run_recomputed(super().forward, input, norms_of=self)
+        output: Tensor
+        if torch.compiler.is_compiling():  # a compiler chooses by itself what to keep
+            output = super().forward(input)
             return output
-        x, waiting = input, list[nn.Module]()
+        if self.checkpoint_activations:
+            output = run_recomputed(super().forward, input, norms_of=self)
+            return output
+        x = input
+        waiting: list[nn.Module] = []
         for layer in self:
             waiting.append(layer)
             if isinstance(layer, nn.Conv2d):

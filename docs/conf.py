@@ -44,4 +44,5 @@ napoleon_use_ivar = True
 
 myst_heading_anchors = 3
 # Links to files outside of docs/ (sources, configurations) are for readers of the repository.
-suppress_warnings = ["myst.xref_missing", "myst.header"]
+# Two classes may have one name in different modules (``Scene``); Sphinx then links to the first.
+suppress_warnings = ["myst.xref_missing", "myst.header", "ref.python"]

@@ -7,7 +7,7 @@ classes.csv            one row per class, and the mean
 curves.csv             class, score, recall, precision
 bins.csv               AP by size, aspect ratio and angle tolerance
 confusion_matrix.csv   rows: true class, columns: predicted class
-*.png                  see ``plots``
+``*.png``              see ``plots``
 =====================  ============================================================
 """
 

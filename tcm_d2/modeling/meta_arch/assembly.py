@@ -83,9 +83,7 @@ def build_detector(
 
     Args:
         clip, tcm, fpn, head: see `assemble_parts`.
-        pixel_mean, pixel_std, aux_loss_weight, aux_stride_px, channels_last,
-            checkpoint_activations, compile_training, compile_inference: see
-            `RotatedOneStageDetector`.
+        pixel_mean: this and all others, see `RotatedOneStageDetector`.
 
     Raises:
         ValueError: see `assemble_parts`.

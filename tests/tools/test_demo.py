@@ -28,7 +28,9 @@ SCRIPT = REPO_DIR / "tools" / "demo.py"
 # Saves after each batch, and stops in the sixth.
 DRIVER = """
 import runpy, sys, time
+import torch
 import tcm_d2.inference.large_image as large
+torch.set_num_threads(1)  # as in the tests: sums of several threads round otherwise
 large.SAVE_EVERY_S = 0.0
 detect_batch, seen = large._detect_batch, []
 def slow(*given, **options):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 
+from tcm_d2.structures.inference_layers import InferenceLayers
 from tcm_d2.structures.kept_tensor import KeptTensor
 
 # Grids whose resized embedding is kept in evaluation: a few input sizes alternate, not hundreds.
@@ -44,6 +45,7 @@ class DenseAttentionPool(nn.Module):
         self.q_proj, self.k_proj = pool.q_proj, pool.k_proj
         self.v_proj, self.c_proj = pool.v_proj, pool.c_proj
         self.num_heads = pool.num_heads
+        self._inference = InferenceLayers()
         self._resized = KeptTensor()  # a dict of resized embeddings by grid
 
     def forward(self, res5: Tensor) -> AttentionPoolOutput:
@@ -56,12 +58,14 @@ class DenseAttentionPool(nn.Module):
         tokens = res5.flatten(2).transpose(1, 2)  # (N, HW, E)
         tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)  # (N, L, E)
         tokens = tokens + self._embedding_for(height, width).to(tokens.dtype)
+        infers = not self.training and not torch.is_grad_enabled()
+        run = self._inference.linear if infers else nn.Module.__call__
         query, key, value = (
-            proj(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, h, L, E/h)
+            run(proj, tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, h, L, E/h)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         attended = F.scaled_dot_product_attention(query, key, value)
-        joint = self.c_proj(attended.transpose(1, 2).flatten(2))  # (N, L, C)
+        joint = run(self.c_proj, attended.transpose(1, 2).flatten(2))  # (N, L, C)
         dense_NCHW = joint[:, 1:].transpose(1, 2).unflatten(-1, (height, width))
         return AttentionPoolOutput(joint[:, 0], dense_NCHW)
 
@@ -86,7 +90,8 @@ class DenseAttentionPool(nn.Module):
         return resized
 
     def train(self, mode: bool = True) -> DenseAttentionPool:
-        """Set the mode as ``nn.Module.train`` does, and forget the kept embeddings."""
+        """Set the mode as ``nn.Module.train`` does, and forget what was kept."""
+        self._inference.clear()
         self._resized.forget()
         return super().train(mode)
 

@@ -6,13 +6,13 @@ Shape letters: N images, H x W the input size in pixels, w the tower's width (64
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
-from tcm_d2.modeling.clip.folding import FoldedConvolutions, compute_dtype
 from tcm_d2.modeling.clip.sync_norm import SyncBatchNorm2d
+from tcm_d2.structures.fast_conv import FastConv3x3
+from tcm_d2.structures.inference_layers import InferenceLayers, compute_dtype
 from tcm_d2.structures.recomputing import run_past_norm, run_recomputed
 
 NORMS = ("BN", "FrozenBN", "SyncBN")
@@ -69,8 +69,9 @@ class CLIPResNet(nn.Module):
             FrozenBatchNorm2d.convert_frozen_batchnorm(self)
         elif norm == "SyncBN":
             SyncBatchNorm2d.replace_in(self)
+        FastConv3x3.replace_in(self)
         self.checkpoint_activations = False
-        self._folded = FoldedConvolutions()
+        self._inference = InferenceLayers()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the output of each stage.
@@ -104,7 +105,7 @@ class CLIPResNet(nn.Module):
 
     def train(self, mode: bool = True) -> CLIPResNet:
         """Set the mode as ``nn.Module.train`` does, and forget the folded convolutions."""
-        self._folded.clear()
+        self._inference.clear()
         return super().train(mode)
 
     def _run_stem(self, images: Tensor) -> Tensor:
@@ -120,19 +121,20 @@ class CLIPResNet(nn.Module):
         return run_past_norm(lambda x: self.avgpool(self.act3(self.bn3(x))), x, norms_of=self.bn3)
 
     def _fold_stem(self, images: Tensor) -> Tensor:
-        x = F.relu_(self._folded(self.conv1, self.bn1, images))
-        x = F.relu_(self._folded(self.conv2, self.bn2, x))
-        return self.avgpool(F.relu_(self._folded(self.conv3, self.bn3, x)))
+        run = self._inference.conv
+        x = run(self.conv1, images, norm=self.bn1, relu=True)
+        x = run(self.conv2, x, norm=self.bn2, relu=True)
+        return self.avgpool(run(self.conv3, x, norm=self.bn3, relu=True))
 
     def _fold_block(self, block: nn.Module, x: Tensor) -> Tensor:
         """Return what ``block``, open_clip's bottleneck, makes of ``x``."""
-        out = F.relu_(self._folded(block.conv1, block.bn1, x))
-        out = F.relu_(self._folded(block.conv2, block.bn2, out))
-        out = self._folded(block.conv3, block.bn3, block.avgpool(out))
+        run = self._inference.conv
+        out = run(block.conv1, x, norm=block.bn1, relu=True)
+        out = run(block.conv2, out, norm=block.bn2, relu=True)
         if block.downsample is not None:
             pool, conv, norm = block.downsample
-            x = self._folded(conv, norm, pool(x))
-        return F.relu_(out.add_(x))
+            x = run(conv, pool(x), norm=norm)
+        return run(block.conv3, block.avgpool(out), norm=block.bn3, residual=x, relu=True)
 
 
 def _run_block(block: nn.Module, x: Tensor) -> Tensor:

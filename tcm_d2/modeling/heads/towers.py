@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from tcm_d2.structures.fast_conv import FastConv3x3
+from tcm_d2.structures.inference_layers import InferenceLayers
 from tcm_d2.structures.recomputing import run_past_norm, run_recomputed
 
 # Groups of the towers' GroupNorm, as in FCOS and ATSS.
@@ -25,9 +27,17 @@ class Tower(nn.Sequential):
 
     checkpoint_activations = False
 
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        FastConv3x3.replace_in(self)
+        self._has_norms = any(isinstance(layer, nn.GroupNorm) for layer in layers)
+        self._inference = InferenceLayers()
+
     def forward(self, input: Tensor) -> Tensor:
         """Return the last layer's output."""
         output: Tensor
+        if not self.training and not torch.is_grad_enabled():
+            return self._infer(input)
         if torch.compiler.is_compiling():  # a compiler chooses by itself what to keep
             output = super().forward(input)
             return output
@@ -41,6 +51,19 @@ class Tower(nn.Sequential):
             if isinstance(layer, nn.Conv2d):
                 x, waiting = run_past_norm(_chain(waiting), x, norms_of=waiting[0]), []
         return _chain(waiting)(x)
+
+    def _infer(self, x: Tensor) -> Tensor:
+        for layer in self:
+            if isinstance(layer, nn.Conv2d):
+                x = self._inference.conv(layer, x, relu=not self._has_norms)
+            elif isinstance(layer, nn.GroupNorm):
+                x = self._inference.group_norm(layer, x)
+        return x  # every ReLU is part of what is before it
+
+    def train(self, mode: bool = True) -> Tower:
+        """Set the mode as ``nn.Module.train`` does, and forget the packed weights."""
+        self._inference.clear()
+        return super().train(mode)
 
 
 def _chain(layers: list[nn.Module]) -> Callable[[Tensor], Tensor]:

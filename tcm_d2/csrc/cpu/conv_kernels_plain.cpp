@@ -1,0 +1,65 @@
+// For processors without kernels of their own: right, not fast.
+
+#include <cstdint>
+#include <cstring>
+
+#include "conv_kernels.h"
+#include "conv_kernels_impl.h"
+
+namespace tcm_d2 {
+namespace {
+
+struct Vector {
+  static constexpr int kLanes = 1;
+  static constexpr int kRows = 2;
+  static constexpr int kCols = 4;
+
+  float v;
+
+  static Vector all(float value) { return {value}; }
+  static Vector load(const float* values) { return {*values}; }
+  static Vector load_bfloat16(const uint16_t* values) {
+    return {widen(*values)};
+  }
+  void store(float* out) const { *out = v; }
+  void store_bfloat16(uint16_t* out) const { narrow(v, out); }
+};
+
+inline Vector operator+(Vector a, Vector b) { return {a.v + b.v}; }
+inline Vector operator-(Vector a, Vector b) { return {a.v - b.v}; }
+inline Vector operator*(Vector a, Vector b) { return {a.v * b.v}; }
+inline Vector fused(Vector a, Vector b, Vector c) { return {a.v * b.v + c.v}; }
+inline Vector positive(Vector a) { return {a.v < 0.0f ? 0.0f : a.v}; }
+
+}  // namespace
+
+const ConvKernels kPlainConvKernels = make_conv_kernels<Vector>("plain");
+
+namespace {
+
+ConvKernels choose_kernels() {
+#if defined(TCM_D2_X86_CONV_KERNELS)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq")) {
+    ConvKernels kernels = kAvx512ConvKernels;
+    if (__builtin_cpu_supports("avx512bf16")) {
+      kernels.multiply_bfloat16 = &multiply_bfloat16_avx512;
+    }
+    return kernels;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    return kAvx2ConvKernels;
+  }
+#endif
+  return kPlainConvKernels;
+}
+
+}  // namespace
+
+const ConvKernels& conv_kernels() {
+  static const ConvKernels kernels = choose_kernels();
+  return kernels;
+}
+
+}  // namespace tcm_d2

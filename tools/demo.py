@@ -32,6 +32,7 @@ from tcm_d2.inference.file_runs import (
 from tcm_d2.inference.results import MAX_PICTURE_SIDE_PX
 from tcm_d2.inference.seams import SEAM_RULES
 from tcm_d2.inference.shipped import DEFAULT_NAME
+from tcm_d2.structures.process_memory import keep_freed_memory
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -116,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
         show_progress=not args.quiet,
     )
     detector = make_detector(args)
+    if detector.device.type == "cpu":
+        keep_freed_memory()
     config = detector.config
     print(
         f"{len(paths)} files, {len(detector.classes)} classes, on {detector.device}; windows of "

@@ -30,6 +30,7 @@ from tcm_d2.engine.doors import open_plan
 from tcm_d2.engine.launch import launch
 from tcm_d2.engine.loop import evaluate_only, train
 from tcm_d2.engine.setup import setup_run
+from tcm_d2.structures.process_memory import keep_freed_memory
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -65,6 +66,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Train or evaluate in this process, one of those started."""
     plan = open_plan(args.config_file, args.opts)
+    if torch.device(plan.device).type == "cpu":
+        keep_freed_memory()
     setup_run(plan, shlex.join(sys.argv))
     experiment = assemble_experiment(plan, for_training=not args.eval_only, resume=args.resume)
     if args.eval_only:

@@ -5,9 +5,10 @@
     python tools/benchmark.py detector --modes profile
     python tools/benchmark.py detector --device cuda --batch-size 8
 
-R is float32, evaluation, one image of 1024 x 1024, on the same device with as many threads. Calls
-take turns and the best of the repeats counts. Peak memory is that of a process of its own. Beside
-the clock stands the CPU time of all threads, which a busy machine disturbs less.
+R is float32, evaluation, one image of 1024 x 1024, on the same device with as many threads, in a
+process of its own with torch as it comes, before and after each table. The best of the repeats
+counts. Beside the clock stands the CPU time of all threads, which a busy machine disturbs less.
+Detectors run as the tools run them: with memory kept on the CPU, see `keep_freed_memory`.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ from benchmarks._detectors import give_candidates, make_detector, make_inputs, r
 from benchmarks._growth import measure_growth
 from benchmarks._limits import print_limits
 from benchmarks._measuring import (
+    Times,
     make_reference_call,
     peak_memory_gb,
     race,
     sleep_while_waiting,
 )
+from tcm_d2.structures import fast_conv, inference_layers
+from tcm_d2.structures.process_memory import DEFAULT_KEPT_BYTES, keep_freed_memory
 
 MODES = ("inference", "training", "after-head", "limits", "profile", "growth")
 # Share of all class scores above the threshold: 2000 and more candidates on the two finest levels.
@@ -43,13 +47,16 @@ CHECKPOINTING = ("MODEL.CHECKPOINT_ACTIVATIONS", "True")
 CHANNELS_LAST = ("MODEL.CHANNELS_LAST", "True")
 # Name -> overrides, and the dtype of autocast or None.
 INFERENCE: dict[str, tuple[tuple[str, ...], torch.dtype | None]] = {
-    "float32, not folded": ((), None),
+    "float32, not folded, torch's kernels": ((), None),
+    "float32, torch's kernels": ((), None),
     "float32": ((), None),
     "float32, compiled": (("TEST.COMPILE", "True"), None),
+    "bfloat16, torch's kernels": ((), torch.bfloat16),
     "bfloat16": ((), torch.bfloat16),
     "bfloat16, compiled": (("TEST.COMPILE", "True"), torch.bfloat16),
 }
 TRAINING: dict[str, tuple[tuple[str, ...], torch.dtype | None]] = {
+    "float32, torch's kernels": ((), None),
     "float32": ((), None),
     "float32, channels last": (CHANNELS_LAST, None),
     "float32, checkpointing": (CHECKPOINTING, None),
@@ -74,6 +81,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--training-sides-px", type=int, nargs="+", default=[512, 1024])
     parser.add_argument("--training-batch-size", type=int, default=2)
     parser.add_argument("--only", nargs="+", help="names of the variants to measure")
+    parser.add_argument(
+        "--kept-mb",
+        type=int,
+        default=DEFAULT_KEPT_BYTES >> 20,
+        help="CPU memory kept for later tensors; 0 for torch as it comes",
+    )
     parser.add_argument("--with-compile", action="store_true", help="also the compiled variants")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, help="also write all rows here")
@@ -106,19 +119,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _inference(args: argparse.Namespace) -> list[dict[str, Any]]:
-    rows = []
-    print(f"\ninference, {args.batch_size} x {args.side_px} px")
-    for name in _wanted(INFERENCE, args):
-        rows.append(_run_child(args, "inference", name, args.side_px, args.batch_size))
-    return rows
+    title = f"inference, {args.batch_size} x {args.side_px} px"
+    names = _wanted(INFERENCE, args)
+    return _measure_table(args, title, "inference", names, args.side_px, args.batch_size)
 
 
 def _training(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
+    batch_size, names = args.training_batch_size, _wanted(TRAINING, args)
     for side_px in args.training_sides_px:
-        print(f"\ntraining, forward and backward, {args.training_batch_size} x {side_px} px")
-        for name in _wanted(TRAINING, args):
-            rows.append(_run_child(args, "training", name, side_px, args.training_batch_size))
+        title = f"training, forward and backward, {batch_size} x {side_px} px"
+        rows += _measure_table(args, title, "training", names, side_px, batch_size)
     return rows
 
 
@@ -128,51 +139,76 @@ def _wanted(variants: dict[str, Any], args: argparse.Namespace) -> list[str]:
     return [name for name in variants if args.with_compile or "compiled" not in name]
 
 
-def _run_child(
-    args: argparse.Namespace, kind: str, name: str, side_px: int, batch_size: int
-) -> dict[str, Any]:
-    """Measure one variant in a process of its own; print and return its row."""
-    job = {"kind": kind, "name": name, "side_px": side_px, "batch_size": batch_size}
+def _measure_table(
+    args: argparse.Namespace,
+    title: str,
+    kind: str,
+    names: list[str],
+    side_px: int,
+    batch_size: int,
+) -> list[dict[str, Any]]:
+    """Measure each variant in a process of its own; print and return the rows."""
+    print(f"\n{title}", flush=True)
+    references = [_run_child(args, {"kind": "reference"})]
+    rows = []
+    for name in names:
+        job = {"kind": kind, "name": name, "side_px": side_px, "batch_size": batch_size}
+        rows.append({**job, **_run_child(args, job)})
+    references.append(_run_child(args, {"kind": "reference"}))
+    unit = Times(*(min(r[key] for r in references) for key in ("seconds", "cpu_seconds")))
+    print(f"  R: {unit.wall:.3f} s, {unit.cpu:.3f} s of CPU time")
+    for row in rows:
+        ratio = Times(row["seconds"], row["cpu_seconds"]).over(unit)
+        row.update(R_seconds=unit.wall, over_R=ratio.wall, cpu_over_R=ratio.cpu)
+        print(
+            f"  {row['name']:<40} {row['seconds']:8.3f} s  "
+            f"{batch_size / row['seconds']:8.2f} images/s  {ratio.wall:6.2f} R  "
+            f"{ratio.cpu:6.2f} R (CPU time)  {row['peak_gb']:6.2f} GB",
+            flush=True,
+        )
+    return rows
+
+
+def _run_child(args: argparse.Namespace, job: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, "-W", "ignore", str(TOOL), "detector", "--child", json.dumps(job)]
-    command += ["--config", args.config, "--device", args.device]
+    command += ["--config", args.config, "--device", args.device, "--kept-mb", str(args.kept_mb)]
     command += ["--threads", str(args.threads), "--repeats", str(args.repeats)]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    row = {**job, **json.loads(result.stdout.splitlines()[-1])}
-    print(
-        f"  {name:<40} {row['seconds']:8.3f} s  {batch_size / row['seconds']:8.2f} images/s  "
-        f"{row['over_R']:6.2f} R  {row['cpu_over_R']:6.2f} R (CPU time)  "
-        f"{row['peak_gb']:6.2f} GB",
-        flush=True,
-    )
+    row: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return row
 
 
 def _measure_child(args: argparse.Namespace) -> dict[str, Any]:
     job = json.loads(args.child)
     device = torch.device(args.device)
+    if job["kind"] == "reference":
+        call, peak_gb = make_reference_call(device), 0.0
+    else:
+        if device.type == "cpu":
+            keep_freed_memory(args.kept_mb << 20)
+        call = _detector_call(args, job, device)
+        call()
+        peak_gb = peak_memory_gb(device)
+    times = race({"it": call}, device=device, repeats=args.repeats)["it"]
+    return {"seconds": times.wall, "cpu_seconds": times.cpu, "peak_gb": peak_gb}
+
+
+def _detector_call(
+    args: argparse.Namespace, job: dict[str, Any], device: torch.device
+) -> Callable[[], object]:
     trains = job["kind"] == "training"
     overrides, dtype = (TRAINING if trains else INFERENCE)[job["name"]]
     model = make_detector(args.config, device, overrides)
     inputs = make_inputs(job["batch_size"], job["side_px"], num_objects=NUM_OBJECTS)
+    if "torch's kernels" in job["name"]:
+        for module in (inference_layers, fast_conv):
+            module.has_fast_kernels = lambda dtype: False
     if trains:
-        call = _training_call(model.train(), inputs, dtype, device)
-    else:
-        give_candidates(model, inputs, CANDIDATE_SHARE)
-        if "not folded" in job["name"]:
-            _keep_from_folding(model)
-        call = _inference_call(model.eval(), inputs, dtype, device)
-    call()
-    peak_gb = peak_memory_gb(device)  # before R's network is there
-    calls = {"R": make_reference_call(device), "detector": call}
-    times = race(calls, device=device, repeats=args.repeats)
-    ratio = times["detector"].over(times["R"])
-    return {
-        "seconds": times["detector"].wall,
-        "R_seconds": times["R"].wall,
-        "over_R": ratio.wall,
-        "cpu_over_R": ratio.cpu,
-        "peak_gb": peak_gb,
-    }
+        return _training_call(model.train(), inputs, dtype, device)
+    give_candidates(model, inputs, CANDIDATE_SHARE)
+    if "not folded" in job["name"]:
+        _keep_from_folding(model)
+    return _inference_call(model.eval(), inputs, dtype, device)
 
 
 def _inference_call(

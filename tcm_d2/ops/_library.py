@@ -66,6 +66,7 @@ _SCHEMAS = {
     "conv3x3_packed": ("(Tensor x, Tensor packed, Tensor? bias, bool relu, int columns) -> Tensor"),
     "pack_conv3x3": "(Tensor weight, bool transposed) -> Tensor",
     "conv3x3_weight_grad": "(Tensor x, Tensor grad) -> Tensor",
+    "change_layout": "(Tensor x, bool channels_last) -> Tensor",
     "group_norm_relu": (
         "(Tensor x, int groups, Tensor weight, Tensor bias, float eps, bool relu) -> Tensor"
     ),
@@ -91,6 +92,7 @@ _TWINS: dict[str, Callable[..., Any]] = {
     "conv3x3_packed": reference_packed.conv3x3_packed,
     "pack_conv3x3": reference_packed.pack_conv3x3,
     "conv3x3_weight_grad": reference_packed.conv3x3_weight_grad,
+    "change_layout": reference_packed.change_layout,
     "group_norm_relu": reference_packed.group_norm_relu,
 }
 # Operators that derive: forward and backward are a pair of schemas.
@@ -109,6 +111,7 @@ _SERVED_BY_TWINS = {
             "conv3x3_packed",
             "pack_conv3x3",
             "conv3x3_weight_grad",
+            "change_layout",
             "group_norm_relu",
         }
     ),
@@ -277,6 +280,11 @@ def _fake_conv3x3_weight_grad(x: Tensor, grad: Tensor) -> Tensor:
     return x.new_empty((grad.shape[1], x.shape[1], 3, 3))
 
 
+def _fake_change_layout(x: Tensor, channels_last: bool) -> Tensor:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty_like(x, memory_format=layout)
+
+
 def _fake_group_norm_relu(
     x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, relu: bool
 ) -> Tensor:
@@ -298,6 +306,7 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "conv3x3_packed": _fake_conv3x3_packed,
     "pack_conv3x3": _fake_pack_conv3x3,
     "conv3x3_weight_grad": _fake_conv3x3_weight_grad,
+    "change_layout": _fake_change_layout,
     "group_norm_relu": _fake_group_norm_relu,
     **{name: _fake_paired for name in _DIFFERENTIABLE},
     **{f"{name}_backward": _fake_paired_backward for name in _DIFFERENTIABLE},

@@ -185,3 +185,17 @@ def group_norm_relu(
     """
     out: Tensor = torch.ops.tcm_d2.group_norm_relu(x, num_groups, weight, bias, eps, relu)
     return out
+
+
+def change_layout(x: Tensor, layout: torch.memory_format) -> Tensor:
+    """Return maps in a memory format, faster than torch's copy on the CPU.
+
+    Args:
+        x: (N, C, H, W); other dtypes than float32 are left to torch.
+        layout: torch.contiguous_format or torch.channels_last.
+    """
+    is_served = x.dim() == 4 and x.dtype == torch.float32 and x.device.type == "cpu"
+    if x.is_contiguous(memory_format=layout) or not is_served:
+        return x.contiguous(memory_format=layout)
+    out: Tensor = torch.ops.tcm_d2.change_layout(x, layout == torch.channels_last)
+    return out

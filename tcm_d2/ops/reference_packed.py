@@ -88,6 +88,12 @@ def conv3x3_weight_grad(x: Tensor, grad: Tensor) -> Tensor:
     return out
 
 
+def change_layout(x: Tensor, channels_last: bool) -> Tensor:
+    """See `tcm_d2.ops.packed.change_layout`; always a copy."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return x.clone(memory_format=layout)
+
+
 def group_norm_relu(
     x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, relu: bool
 ) -> Tensor:

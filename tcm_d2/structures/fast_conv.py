@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from tcm_d2.ops.packed import (
     CHANNEL_STEP,
+    change_layout,
     conv3x3_packed,
     conv3x3_weight_grad,
     has_fast_kernels,
@@ -53,8 +54,9 @@ class _FastConv3x3(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         # Packed weights are large, and after a step they are another's: they are not kept.
-        out = conv3x3_packed(x, pack_conv3x3(weight), bias=bias)
-        return out.contiguous(memory_format=memory_layout(x))
+        maps = change_layout(x, torch.channels_last)
+        out = conv3x3_packed(maps, pack_conv3x3(weight), bias=bias)
+        return change_layout(out, memory_layout(x))
 
     @staticmethod
     @once_differentiable
@@ -62,15 +64,13 @@ class _FastConv3x3(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
         grad_x = grad_weight = grad_bias = None
-        layout = memory_layout(x)
         grad_bias = grad.sum((0, 2, 3)) if needs_bias else None
-        channels_last = grad.contiguous(memory_format=torch.channels_last)
+        grad = change_layout(grad, torch.channels_last)
         if needs_x:
             packed = pack_conv3x3(weight, transposed=True)
-            grad_x = conv3x3_packed(channels_last, packed, bias=None)
-            grad_x = grad_x.contiguous(memory_format=layout)
+            grad_x = change_layout(conv3x3_packed(grad, packed, bias=None), memory_layout(x))
         if needs_weight:
-            grad_weight = conv3x3_weight_grad(x, channels_last)
+            grad_weight = conv3x3_weight_grad(change_layout(x, torch.channels_last), grad)
         return grad_x, grad_weight, grad_bias
 
 

@@ -81,6 +81,11 @@ def packed_samples() -> dict[str, list[tuple[object, ...]]]:
         "linear_packed": linear,
         "conv3x3_packed": conv,
         "pack_conv3x3": [(weight, False), (weight, True)],
+        "change_layout": [
+            (torch.randn(2, 9, 4, 5), True),
+            (torch.randn(2, 9, 4, 5).contiguous(memory_format=torch.channels_last), False),
+            (torch.randn(0, 3, 4, 5), True),
+        ],
         "conv3x3_weight_grad": [
             (map_, grad),
             (channels_last, grad.contiguous(memory_format=torch.channels_last)),

@@ -10,7 +10,12 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from tcm_d2.ops import reference_packed
-from tcm_d2.ops.packed import conv3x3_packed, conv3x3_weight_grad, pack_conv3x3
+from tcm_d2.ops.packed import (
+    change_layout,
+    conv3x3_packed,
+    conv3x3_weight_grad,
+    pack_conv3x3,
+)
 from tests.ops.test_packed import assert_threads_do_not_matter, needs_kernels, rms
 
 WEIGHT_GRADS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -179,3 +184,26 @@ def test_bad_kernels_are_named() -> None:
     for wrong in (torch.randn(4, 4, 3), torch.randn(4, 4, 3, 2), torch.randn(4, 4, 3, 3).double()):
         with pytest.raises(RuntimeError, match=r"weight: expected float32 \(K, C, 3, 3\), got"):
             operator(wrong, False)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 1, 1), (2, 3, 5, 7), (1, 8, 4, 2), (2, 40, 9, 11), (3, 64, 16, 17), (0, 4, 5, 6)],
+)
+def test_layouts_change_without_changing_values(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape)
+    x_last = x.contiguous(memory_format=torch.channels_last)
+    for layout in (torch.channels_last, torch.contiguous_format):
+        for source in (x, x_last, x.transpose(2, 3).contiguous().transpose(2, 3), x.double()):
+            changed = change_layout(source, layout)
+            assert changed.is_contiguous(memory_format=layout) and torch.equal(changed, source)
+            assert changed.dtype == source.dtype
+        twin = reference_packed.change_layout(x, layout == torch.channels_last)
+        assert twin.is_contiguous(memory_format=layout) and torch.equal(twin, x)
+
+
+def test_maps_that_fit_already_are_not_copied() -> None:
+    x = torch.randn(1, 3, 4, 5)
+    assert change_layout(x, torch.contiguous_format).data_ptr() == x.data_ptr()
+    with pytest.raises(RuntimeError, match=r"x: expected float32 of shape \(N, C, H, W\)"):
+        torch.ops.tcm_d2.change_layout(x.flatten(2), True)

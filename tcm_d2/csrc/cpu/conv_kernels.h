@@ -83,6 +83,13 @@ struct ConvKernels {
                             int64_t count, float* out, int64_t out_stride);
 };
 
+// Side of the blocks that transpose_block works on.
+constexpr int kBlockSide = 8;
+// Writes the transpose of a block, row strides in floats.
+using TransposeBlock = void (*)(const float* in, int64_t in_stride, float* out,
+                                int64_t out_stride);
+TransposeBlock transpose_block_kernel();
+
 // The fastest kernels that this processor runs.
 const ConvKernels& conv_kernels();
 
@@ -91,6 +98,8 @@ extern const ConvKernels kPlainConvKernels;
 #define TCM_D2_X86_CONV_KERNELS
 extern const ConvKernels kAvx2ConvKernels;
 extern const ConvKernels kAvx512ConvKernels;
+void transpose_block_avx2(const float* in, int64_t in_stride, float* out,
+                          int64_t out_stride);
 void multiply_bfloat16_avx512(const uint16_t* a, int rows, const uint16_t* b,
                               int64_t depth, bool accumulate, float* c,
                               int64_t c_stride);

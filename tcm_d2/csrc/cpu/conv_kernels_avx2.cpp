@@ -75,6 +75,33 @@ inline Vector positive(Vector a) {
 
 const ConvKernels kAvx2ConvKernels = make_conv_kernels<Vector>("AVX2");
 
+void transpose_block_avx2(const float* in, int64_t in_stride, float* out,
+                          int64_t out_stride) {
+  __m256 rows[8];
+  for (int i = 0; i < 8; ++i) rows[i] = _mm256_loadu_ps(in + i * in_stride);
+  // pairs of rows, then fours, then halves
+  __m256 pairs[8];
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+  __m256 fours[8];
+  for (int i = 0; i < 8; i += 4) {
+    for (int j = 0; j < 2; ++j) {
+      const __m256 a = pairs[i + j];
+      const __m256 b = pairs[i + j + 2];
+      fours[i + 2 * j] = _mm256_shuffle_ps(a, b, 0x44);
+      fours[i + 2 * j + 1] = _mm256_shuffle_ps(a, b, 0xee);
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    _mm256_storeu_ps(out + i * out_stride,
+                     _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20));
+    _mm256_storeu_ps(out + (i + 4) * out_stride,
+                     _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31));
+  }
+}
+
 }  // namespace tcm_d2
 
 #if defined(__clang__)

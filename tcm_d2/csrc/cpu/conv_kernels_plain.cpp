@@ -55,7 +55,23 @@ ConvKernels choose_kernels() {
   return kPlainConvKernels;
 }
 
+void transpose_block_plain(const float* in, int64_t in_stride, float* out,
+                           int64_t out_stride) {
+  for (int i = 0; i < kBlockSide; ++i) {
+    for (int j = 0; j < kBlockSide; ++j) {
+      out[j * out_stride + i] = in[i * in_stride + j];
+    }
+  }
+}
+
 }  // namespace
+
+TransposeBlock transpose_block_kernel() {
+#if defined(TCM_D2_X86_CONV_KERNELS)
+  if (__builtin_cpu_supports("avx2")) return &transpose_block_avx2;
+#endif
+  return &transpose_block_plain;
+}
 
 const ConvKernels& conv_kernels() {
   static const ConvKernels kernels = choose_kernels();

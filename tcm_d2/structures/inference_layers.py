@@ -181,6 +181,14 @@ def _packed_kernel(conv: nn.Conv2d, x: Tensor, dtype: torch.dtype) -> tuple[int,
     return conv.kernel_size if is_3x3 and prefers_conv3x3_packed(*x.shape[1:]) else None
 
 
+def is_float32_as_fast(x: Tensor) -> bool:
+    """Return whether 3x3 convolutions under autocast to bfloat16 may as well run in float32.
+
+    They do where ours serve: these multiply in float32 anyway.
+    """
+    return compute_dtype(x) == torch.bfloat16 and _can_pack(x, torch.bfloat16)
+
+
 def is_captured() -> bool:
     """Return whether a graph is compiled, exported or traced.
 

@@ -18,7 +18,10 @@ from tcm_d2.modeling.clip.resnet import CLIPResNet
 from tcm_d2.ops import packed
 from tcm_d2.ops.packed import has_fast_kernels
 from tcm_d2.structures import inference_layers
-from tcm_d2.structures.inference_layers import FixedNorm, InferenceLayers
+from tcm_d2.structures.inference_layers import (
+    FixedNorm,
+    InferenceLayers,
+)
 from tests.modeling.small_clip import small_towers
 
 assert_near = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5)

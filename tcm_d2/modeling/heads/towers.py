@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tcm_d2.structures.fast_conv import FastConv3x3
-from tcm_d2.structures.inference_layers import InferenceLayers
+from tcm_d2.structures.inference_layers import InferenceLayers, is_float32_as_fast
 from tcm_d2.structures.recomputing import run_past_norm, run_recomputed
 
 # Groups of the towers' GroupNorm, as in FCOS and ATSS.
@@ -53,6 +53,9 @@ class Tower(nn.Sequential):
         return _chain(waiting)(x)
 
     def _infer(self, x: Tensor) -> Tensor:
+        if is_float32_as_fast(x):
+            with torch.autocast("cpu", enabled=False):
+                return self._infer(x.float())
         for layer in self:
             if isinstance(layer, nn.Conv2d):
                 x = self._inference.conv(layer, x, relu=not self._has_norms)

@@ -1,6 +1,7 @@
 // For processors without kernels of their own: right, not fast.
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 #include "conv_kernels.h"
@@ -37,9 +38,18 @@ const ConvKernels kPlainConvKernels = make_conv_kernels<Vector>("plain");
 
 namespace {
 
+// TCM_D2_CPU_KERNELS=avx2 or plain forbids faster ones: for tests, and to find
+// out where a difference comes from.
+bool is_allowed(const char* name) {
+  const char* most = std::getenv("TCM_D2_CPU_KERNELS");
+  if (most == nullptr || std::strcmp(most, "avx512") == 0) return true;
+  return std::strcmp(most, "avx2") == 0 && std::strcmp(name, "avx2") == 0;
+}
+
 ConvKernels choose_kernels() {
 #if defined(TCM_D2_X86_CONV_KERNELS)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+  if (is_allowed("avx512") && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq")) {
     ConvKernels kernels = kAvx512ConvKernels;
@@ -48,7 +58,8 @@ ConvKernels choose_kernels() {
     }
     return kernels;
   }
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+  if (is_allowed("avx2") && __builtin_cpu_supports("avx2") &&
+      __builtin_cpu_supports("fma")) {
     return kAvx2ConvKernels;
   }
 #endif
@@ -68,7 +79,9 @@ void transpose_block_plain(const float* in, int64_t in_stride, float* out,
 
 TransposeBlock transpose_block_kernel() {
 #if defined(TCM_D2_X86_CONV_KERNELS)
-  if (__builtin_cpu_supports("avx2")) return &transpose_block_avx2;
+  static const bool has_avx2 =
+      is_allowed("avx2") && __builtin_cpu_supports("avx2") != 0;
+  if (has_avx2) return &transpose_block_avx2;
 #endif
   return &transpose_block_plain;
 }
@@ -79,3 +92,8 @@ const ConvKernels& conv_kernels() {
 }
 
 }  // namespace tcm_d2
+
+// For tests.
+extern "C" const char* tcm_d2_conv_kernels() {
+  return tcm_d2::conv_kernels().name;
+}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from detectron2.structures import Instances, RotatedBoxes
 from torch import Tensor, nn
 
 from tcm_d2.engine.doors import open_plan
+from tcm_d2.structures import fast_conv, inference_layers
 
 REPO_DIR = Path(__file__).resolve().parents[2]
 MASK_STRIDE_PX = 4
@@ -79,3 +81,17 @@ def _make_boxes(count: int, side_px: int, generator: torch.Generator) -> Tensor:
     height = width * (0.2 + 0.8 * draws[:, 3])
     angle_deg = 180 * draws[:, 4] - 90
     return torch.stack([side_px * draws[:, 0], side_px * draws[:, 1], width, height, angle_deg], 1)
+
+
+@contextmanager
+def torchs_kernels() -> Iterator[None]:
+    """Turn our convolutions off."""
+    modules = (inference_layers, fast_conv)
+    own = [module.has_fast_kernels for module in modules]
+    for module in modules:
+        module.has_fast_kernels = lambda dtype: False
+    try:
+        yield
+    finally:
+        for module, function in zip(modules, own, strict=True):
+            module.has_fast_kernels = function

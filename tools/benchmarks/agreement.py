@@ -10,8 +10,6 @@ other side has the same class, all corners within --corner-px and a score within
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -19,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks._detectors import torchs_kernels
 from tcm_d2 import Detector
 from tcm_d2.data.synthetic.config import SyntheticConfig
 from tcm_d2.data.synthetic.render import render_image
 from tcm_d2.inference.shipped import DEFAULT_NAME
-from tcm_d2.structures import fast_conv, inference_layers
 from tcm_d2.structures.conversions import boxes_to_quads
 
 # Held-out scenes, as those of the demo: of another split than training's.
@@ -75,20 +73,6 @@ def run(args: argparse.Namespace) -> int:
         found = [find(detector, image, torch.bfloat16) for image in images]
     report("bfloat16, torch's kernels", expected, found, args, firm)
     return 0
-
-
-@contextmanager
-def torchs_kernels() -> Iterator[None]:
-    """Turn our convolutions off."""
-    modules = (inference_layers, fast_conv)
-    own = [module.has_fast_kernels for module in modules]
-    for module in modules:
-        module.has_fast_kernels = lambda dtype: False
-    try:
-        yield
-    finally:
-        for module, function in zip(modules, own, strict=True):
-            module.has_fast_kernels = function
 
 
 def find(detector: Detector, image: NDArray[np.uint8], dtype: torch.dtype | None) -> Found:

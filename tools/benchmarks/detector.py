@@ -25,7 +25,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks._detectors import give_candidates, make_detector, make_inputs, run_head
+from benchmarks._detectors import (
+    give_candidates,
+    make_detector,
+    make_inputs,
+    run_head,
+    torchs_kernels,
+)
 from benchmarks._growth import measure_growth
 from benchmarks._limits import print_limits
 from benchmarks._measuring import (
@@ -35,7 +41,6 @@ from benchmarks._measuring import (
     race,
     sleep_while_waiting,
 )
-from tcm_d2.structures import fast_conv, inference_layers
 from tcm_d2.structures.process_memory import DEFAULT_KEPT_BYTES, keep_freed_memory
 
 MODES = ("inference", "training", "after-head", "limits", "profile", "growth")
@@ -187,9 +192,11 @@ def _measure_child(args: argparse.Namespace) -> dict[str, Any]:
         if device.type == "cpu":
             keep_freed_memory(args.kept_mb << 20)
         call = _detector_call(args, job, device)
-        call()
+        with _kernels(job["name"]):
+            call()
         peak_gb = peak_memory_gb(device)
-    times = race({"it": call}, device=device, repeats=args.repeats)["it"]
+    with _kernels(job.get("name", "")):
+        times = race({"it": call}, device=device, repeats=args.repeats)["it"]
     return {"seconds": times.wall, "cpu_seconds": times.cpu, "peak_gb": peak_gb}
 
 
@@ -200,9 +207,6 @@ def _detector_call(
     overrides, dtype = (TRAINING if trains else INFERENCE)[job["name"]]
     model = make_detector(args.config, device, overrides)
     inputs = make_inputs(job["batch_size"], job["side_px"], num_objects=NUM_OBJECTS)
-    if "torch's kernels" in job["name"]:
-        for module in (inference_layers, fast_conv):
-            module.has_fast_kernels = lambda dtype: False
     if trains:
         return _training_call(model.train(), inputs, dtype, device)
     give_candidates(model, inputs, CANDIDATE_SHARE)
@@ -245,6 +249,10 @@ def _keep_from_folding(model: nn.Module) -> None:
             return forward(images)
 
     model.backbone.forward = unfolded
+
+
+def _kernels(variant: str) -> AbstractContextManager[Any]:
+    return torchs_kernels() if "torch's kernels" in variant else nullcontext()
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
@@ -290,9 +298,10 @@ def _profile(args: argparse.Namespace) -> list[dict[str, Any]]:
         if "not folded" in name:
             _keep_from_folding(model)
         call = _inference_call(model, inputs, dtype, device)
-        call()
-        with torch.profiler.profile(record_shapes=True) as profiler:
+        with _kernels(name):
             call()
+            with torch.profiler.profile(record_shapes=True) as profiler:
+                call()
         costs = profiler.key_averages(group_by_input_shape=True)
         time_of = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
         total = sum(getattr(cost, time_of) for cost in costs)

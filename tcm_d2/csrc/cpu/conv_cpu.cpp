@@ -1,7 +1,7 @@
-// Convolutions and linear layers with packed weights, for inference: products
-// of matrices in blocks that stay in the cache, 3x3 convolutions by Winograd's
-// algorithm (Lavin and Gray, arXiv 1509.09308) with a quarter of the
-// multiplications. Bias, shortcut and ReLU are applied on the way out.
+// Convolutions and linear layers with packed weights: products of matrices in
+// blocks that stay in the cache, 3x3 convolutions by Winograd's algorithm
+// (Lavin and Gray, arXiv 1509.09308) with a quarter of the multiplications.
+// Bias, shortcut and ReLU are applied on the way out.
 //
 // Every output is computed in an order that depends on the shapes alone, so
 // that results do not depend on the number of threads.

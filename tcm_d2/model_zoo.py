@@ -19,9 +19,9 @@ from tcm_d2.checkpoint.load import SafeCheckpointer, load_weights
 from tcm_d2.config.lazy import SUFFIX as LAZY_SUFFIX
 from tcm_d2.config.lazy import load_lazy_config
 from tcm_d2.config.loader import load_config
-from tcm_d2.engine.doors import open_plan
 from tcm_d2.engine.from_yaml import plan_from_yaml
-from tcm_d2.engine.setup import usable_device
+from tcm_d2.engine.open_config import open_plan
+from tcm_d2.engine.run_folder import usable_device
 from tcm_d2.weight_files.reading import read_weight_file
 
 _PACKAGE_DIR = Path(__file__).resolve().parent

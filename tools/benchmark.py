@@ -4,7 +4,7 @@
     python tools/benchmark.py ops --help
     python tools/benchmark.py --list
 
-A suite is a module of `tools/benchmarks`. Each compares with a peer in the same run; the recorded
+A suite is a module of `benchmarks`. Each compares with a peer in the same run; the recorded
 tables are in BENCHMARKS.md.
 """
 
@@ -16,7 +16,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import benchmarks
 

@@ -3,7 +3,7 @@
 
     python tools/check_ops_exactness.py [--pairs 10000000] [--output docs/benchmarks/exactness.md]
 
-The exact values come from an oracle of its own, in extended precision; see tools/exactness. The
+The exact values come from an oracle of its own, in extended precision; see tests/ops/exactness. The
 exit status is 1 when an error exceeds its limit or a promise is broken. Ten million pairs take
 about twenty minutes on one core; `--pairs 200000` takes half a minute.
 """
@@ -17,14 +17,14 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
-from exactness import families, oracle, peers, quads
-from exactness.checks import Tally, check_family
 
 from tcm_d2.ops import extension_status
+from tests.ops.exactness import families, oracle, peers, quads
+from tests.ops.exactness.checks import Tally, check_family
 
 # Largest error allowed by column. A border at 1e5 px is known to 1e-11 px in float64, which is 1e-8
 # of a side of 1e-3 px: that is what iof and the hull may lose where such boxes meet.

@@ -28,12 +28,12 @@ import torch
 from detectron2.utils import comm
 
 from tcm_d2.data.dota.split import SplitConfig, SplitSource, split_dataset
-from tcm_d2.data.synthetic import SyntheticConfig, make_synthetic_dota
 from tcm_d2.engine.assembly import assemble_experiment
-from tcm_d2.engine.doors import open_plan
 from tcm_d2.engine.launch import launch
 from tcm_d2.engine.loop import train
+from tcm_d2.engine.open_config import open_plan
 from tcm_d2.engine.seeding import use_deterministic_algorithms
+from tcm_d2.synthetic import SyntheticConfig, make_synthetic_dota
 
 CONFIGS_DIR = Path(__file__).resolve().parents[1] / "configs"
 MODELS = ("tcm_fcos", "tcm_atss", "tcm_retinanet")

@@ -31,9 +31,9 @@ from tcm_d2.checkpoint.convert import convert_state_dict
 from tcm_d2.checkpoint.head_names import HEAD_TITLES, find_own_head_kind
 from tcm_d2.checkpoint.inference_file import inference_metadata
 from tcm_d2.checkpoint.load import load_weights, match_weights, write_atomically
-from tcm_d2.checkpoint.report import report_table, some_names, some_of
-from tcm_d2.engine.doors import open_plan
+from tcm_d2.checkpoint.load_report import report_table, some_names, some_of
 from tcm_d2.engine.loop import EMA_KEY
+from tcm_d2.engine.open_config import open_plan
 from tcm_d2.modeling.clip.text import decode_prompts
 from tcm_d2.modeling.meta_arch.one_stage import FIXED_TEXT_NAMES
 from tcm_d2.weight_files.description import describe_tensors, find_naming

@@ -22,17 +22,17 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tcm_d2 import Detector
-from tcm_d2.inference.file_runs import (
+from tcm_d2.cpu.process_memory import keep_freed_memory
+from tcm_d2.inference.batch_run import (
     PICTURE_FORMATS,
     FileOutcome,
     FileRun,
     expand_inputs,
     run_files,
 )
+from tcm_d2.inference.bundled import DEFAULT_NAME
 from tcm_d2.inference.results import MAX_PICTURE_SIDE_PX
 from tcm_d2.inference.seams import SEAM_RULES
-from tcm_d2.inference.shipped import DEFAULT_NAME
-from tcm_d2.structures.process_memory import keep_freed_memory
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

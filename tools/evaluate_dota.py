@@ -31,14 +31,14 @@ from pathlib import Path
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import ON_ERROR_CHOICES, list_labels
-from tcm_d2.evaluation.analysis import ASPECT_EDGES, SIZE_EDGES_PX
-from tcm_d2.evaluation.average_precision import DIFFICULT_RULES, METRICS, TIE_ORDERS
-from tcm_d2.evaluation.evaluation_result import AnalysisOptions, analyze_evaluation
-from tcm_d2.evaluation.prepare import PROTOCOLS, prepare_evaluation
-from tcm_d2.evaluation.result_export import export_evaluation
-from tcm_d2.evaluation.result_rows import TASKS
-from tcm_d2.evaluation.submission import read_results
-from tcm_d2.evaluation.task1_scoring import read_annotations, score_prepared
+from tcm_d2.evaluation.analysis.export import export_evaluation
+from tcm_d2.evaluation.analysis.numbers import ASPECT_EDGES, SIZE_EDGES_PX
+from tcm_d2.evaluation.analysis.result import AnalysisOptions, analyze_evaluation
+from tcm_d2.evaluation.files.rows import TASKS
+from tcm_d2.evaluation.files.task_files import read_results
+from tcm_d2.evaluation.scoring.average_precision import DIFFICULT_RULES, METRICS, TIE_ORDERS
+from tcm_d2.evaluation.scoring.protocols import PROTOCOLS, prepare_evaluation
+from tcm_d2.evaluation.scoring.task1 import read_annotations, score_prepared
 
 logger = logging.getLogger("evaluate_dota")
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from tcm_d2.checkpoint.load import load_weights
-from tcm_d2.engine.doors import open_plan
 from tcm_d2.engine.loop import EMA_KEY
+from tcm_d2.engine.open_config import open_plan
 from tcm_d2.export.comparing import compare_outputs
 from tcm_d2.export.dense_model import DenseModel
 from tcm_d2.export.files import SUFFIXES, export_metadata, save_onnx, save_program, trace

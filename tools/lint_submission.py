@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
-from tcm_d2.evaluation.lint import RULES, lint_results
-from tcm_d2.evaluation.result_rows import TASKS
+from tcm_d2.evaluation.files.lint import RULES, lint_results
+from tcm_d2.evaluation.files.rows import TASKS
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
-from tcm_d2.data.synthetic import SyntheticConfig, SyntheticSummary, make_synthetic_dota
+from tcm_d2.synthetic import SyntheticConfig, SyntheticSummary, make_synthetic_dota
 
 
 class Preset(NamedTuple):

@@ -27,15 +27,15 @@ from pathlib import Path
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.evaluation.dota_evaluator import rows_by_class
-from tcm_d2.evaluation.lint import lint_results
+from tcm_d2.evaluation.files.lint import lint_results
+from tcm_d2.evaluation.files.rows import TASKS
+from tcm_d2.evaluation.files.task_files import ClassDetections, read_task1, write_submission
 from tcm_d2.evaluation.merge import (
     NAME_STYLES,
     load_patch_detections,
     merge_patch_detections,
     merge_task1,
 )
-from tcm_d2.evaluation.result_rows import TASKS
-from tcm_d2.evaluation.submission import ClassDetections, read_task1, write_submission
 
 logger = logging.getLogger("merge_results")
 

@@ -25,12 +25,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
+from tcm_d2.cpu.process_memory import keep_freed_memory
 from tcm_d2.engine.assembly import assemble_experiment
-from tcm_d2.engine.doors import open_plan
 from tcm_d2.engine.launch import launch
 from tcm_d2.engine.loop import evaluate_only, train
-from tcm_d2.engine.setup import setup_run
-from tcm_d2.structures.process_memory import keep_freed_memory
+from tcm_d2.engine.open_config import open_plan
+from tcm_d2.engine.run_folder import setup_run
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -2,7 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from tcm_d2.modeling.dense.assigners import FCOSAssigner
+from tcm_d2.modeling.dense.point_assigner import FCOSAssigner
 from tcm_d2.modeling.heads.fcos import RotatedFCOSHead
 
 from .common.data import dataloader

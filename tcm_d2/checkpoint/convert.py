@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from tcm_d2.checkpoint.head_names import HeadKind, convert_head_name, find_head_kind
-from tcm_d2.checkpoint.report import Reshaped
+from tcm_d2.checkpoint.load_report import Reshaped
 from tcm_d2.modeling.clip.weights import POOL_PREFIX, UNUSED_NAMES
 from tcm_d2.weight_files.description import Naming, find_naming
 

@@ -13,8 +13,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
 from tcm_d2.checkpoint.convert import ConvertedStateDict, convert_state_dict
-from tcm_d2.checkpoint.fitting import COUNTER_SUFFIX, Fit, fit_tensors
-from tcm_d2.checkpoint.report import LoadReport, some_names, some_of
+from tcm_d2.checkpoint.load_report import LoadReport, some_names, some_of
+from tcm_d2.checkpoint.reshape import COUNTER_SUFFIX, Fit, fit_tensors
 from tcm_d2.modeling.meta_arch.one_stage import (
     FIXED_TEXT_MESSAGE,
     FIXED_TEXT_NAMES,

@@ -29,10 +29,10 @@ from tcm_d2.engine.optim import (
     iterations_per_epoch,
     scale_learning_rate,
 )
-from tcm_d2.engine.pictures import PicturePlan, PictureSample, load_samples
 from tcm_d2.engine.plan import Mapper, Plan
+from tcm_d2.engine.prediction_pictures import PicturePlan, PictureSample, load_samples
+from tcm_d2.engine.sample_stream import ResumableLoader, SampleStream, check_batch_size
 from tcm_d2.engine.seeding import derive_seed, seed_everything
-from tcm_d2.engine.stream import ResumableLoader, SampleStream, check_batch_size
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from fvcore.common.param_scheduler import ParamScheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from tcm_d2.engine.pictures import PicturePlan
-from tcm_d2.engine.stream import ResumableLoader
+from tcm_d2.engine.prediction_pictures import PicturePlan
+from tcm_d2.engine.sample_stream import ResumableLoader
 from tcm_d2.inference.tta import TTAConfig
 
 ON_NON_FINITE = ("stop", "skip")

@@ -23,7 +23,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.utils import comm
 
-from tcm_d2.engine.place import Place, rendezvous_from_environment
+from tcm_d2.engine.process_ranks import Place, rendezvous_from_environment
 
 logger = logging.getLogger(__name__)
 

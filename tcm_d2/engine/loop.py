@@ -24,7 +24,7 @@ from tcm_d2.checkpoint.load import EMA_KEY, SafeCheckpointer, load_weights
 from tcm_d2.engine.ema import WeightAverage
 from tcm_d2.engine.experiment import Experiment
 from tcm_d2.engine.non_finite import NonFiniteGuard
-from tcm_d2.engine.pictures import PredictionPictures
+from tcm_d2.engine.prediction_pictures import PredictionPictures
 from tcm_d2.engine.trainer import ReportSkippedFiles, Trainer
 from tcm_d2.inference.tta import RotatedTTA
 from tcm_d2.modeling.meta_arch.one_stage import FIXED_TEXT_MESSAGE

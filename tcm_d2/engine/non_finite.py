@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from tcm_d2.checkpoint.load import write_atomically
-from tcm_d2.engine.stream import Batch
+from tcm_d2.engine.sample_stream import Batch
 
 logger = logging.getLogger(__name__)
 

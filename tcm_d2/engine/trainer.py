@@ -18,9 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from tcm_d2.engine.ema import WeightAverage
 from tcm_d2.engine.experiment import Training
 from tcm_d2.engine.non_finite import NonFinite, NonFiniteGuard, file_names
+from tcm_d2.engine.sample_stream import SKIPPED_FILES_KEY, Batch
 from tcm_d2.engine.seeding import derive_seed, seed_everything
-from tcm_d2.engine.stream import SKIPPED_FILES_KEY, Batch
-from tcm_d2.modeling.dense.precision import at_least_float32
+from tcm_d2.layers.precision import at_least_float32
 
 logger = logging.getLogger(__name__)
 

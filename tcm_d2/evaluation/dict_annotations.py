@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tcm_d2.data.dota.labels import LabelProblems
-from tcm_d2.evaluation.average_precision import GroundTruths
-from tcm_d2.evaluation.prepare import Annotations
+from tcm_d2.evaluation.scoring.average_precision import GroundTruths
+from tcm_d2.evaluation.scoring.protocols import Annotations
 
 
 def annotations_from_dicts(

@@ -15,9 +15,14 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from tcm_d2.data.dota.labels import OnError
-from tcm_d2.evaluation.average_precision import Metric
+from tcm_d2.evaluation.analysis.export import export_evaluation
+from tcm_d2.evaluation.analysis.result import EvaluationResult, analyze_evaluation
 from tcm_d2.evaluation.dict_annotations import annotations_from_dicts
-from tcm_d2.evaluation.evaluation_result import EvaluationResult, analyze_evaluation
+from tcm_d2.evaluation.files.task_files import (
+    ClassDetections,
+    read_task1,
+    write_submission,
+)
 from tcm_d2.evaluation.merge import (
     MergedDetections,
     PatchDetections,
@@ -25,14 +30,9 @@ from tcm_d2.evaluation.merge import (
     merge_patch_detections,
     save_patch_detections,
 )
-from tcm_d2.evaluation.prepare import Annotations, Rules, prepare_evaluation
-from tcm_d2.evaluation.result_export import export_evaluation
-from tcm_d2.evaluation.submission import (
-    ClassDetections,
-    read_task1,
-    write_submission,
-)
-from tcm_d2.evaluation.task1_scoring import (
+from tcm_d2.evaluation.scoring.average_precision import Metric
+from tcm_d2.evaluation.scoring.protocols import Annotations, Rules, prepare_evaluation
+from tcm_d2.evaluation.scoring.task1 import (
     EvaluationReport,
     read_annotations,
 )

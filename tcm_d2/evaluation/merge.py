@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from tcm_d2.data.dota.labels import write_bytes_atomically
-from tcm_d2.evaluation.quad_iou import FloatArray, IntArray, nms_quads
-from tcm_d2.evaluation.submission import ClassDetections
+from tcm_d2.evaluation.files.task_files import ClassDetections
+from tcm_d2.evaluation.scoring.quad_iou import FloatArray, IntArray, nms_quads
 from tcm_d2.structures.conversions import boxes_to_quads
 
 NameStyle = Literal["auto", "rate", "size"]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tcm_d2.data.dota.labels import DotaObject
-from tcm_d2.evaluation.average_precision import (
+from tcm_d2.evaluation.scoring.average_precision import (
     Detections,
     GroundTruths,
     match_detections,

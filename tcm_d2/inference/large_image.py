@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from tcm_d2.data.dota.labels import write_bytes_atomically
 from tcm_d2.data.dota.windows import window_starts
-from tcm_d2.inference.pixels import UInt8Array
-from tcm_d2.inference.scenes import Scene
+from tcm_d2.inference.rasters import Scene
 from tcm_d2.inference.seams import SEAM_RULES, SeamRule, merge_windows
+from tcm_d2.inference.stretch import UInt8Array
 from tcm_d2.structures.angles import canonicalize_boxes
 
 logger = logging.getLogger(__name__)

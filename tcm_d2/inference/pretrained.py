@@ -21,7 +21,7 @@ from tcm_d2.checkpoint.load import EMA_KEY, SafeCheckpointer, load_weights
 from tcm_d2.config.lazy import TARGET_KEY, load_lazy_config
 from tcm_d2.config.loader import load_config
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES, class_name_to_prompt
-from tcm_d2.inference.sources import Sources, is_lazy_copy
+from tcm_d2.inference.find_files import Sources, is_lazy_copy
 from tcm_d2.modeling.clip.text import LABEL_FIELD
 from tcm_d2.weight_files.reading import read_weight_file
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tcm_d2.evaluation.submission import ClassDetections
+from tcm_d2.evaluation.files.task_files import ClassDetections
 from tcm_d2.inference.geo import GeoReference, closed_ring
-from tcm_d2.inference.pixels import UInt8Array
-from tcm_d2.inference.scenes import open_scene
+from tcm_d2.inference.rasters import open_scene
+from tcm_d2.inference.stretch import UInt8Array
 from tcm_d2.structures.conversions import boxes_to_hboxes, boxes_to_quads
 from tcm_d2.visualize.draw import draw_boxes
 

@@ -4,10 +4,10 @@ Boxes are (cx, cy, w, h, angle_deg), counter-clockwise on screen (y down), as in
 """
 
 from tcm_d2.ops._library import ExtensionStatus, extension_status
-from tcm_d2.ops.diff_iou import paired_iou_rotated
 from tcm_d2.ops.enclosing_iou import paired_diou_rotated, paired_giou_rotated
 from tcm_d2.ops.iou import box_iou_rotated
 from tcm_d2.ops.nms import batched_nms_rotated, nms_rotated
+from tcm_d2.ops.paired_iou import paired_iou_rotated
 from tcm_d2.ops.points import points_in_rotated_boxes
 from tcm_d2.ops.quads import minimum_area_boxes, paired_quad_iou, quad_iou
 

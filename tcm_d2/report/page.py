@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tcm_d2.evaluation.average_precision import ClassResult
+from tcm_d2.evaluation.scoring.average_precision import ClassResult
 from tcm_d2.report.analysis import (
     CONFUSION_STEP,
     THRESHOLDS,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tcm_d2.data.synthetic import make_synthetic_dota
+from tcm_d2.synthetic import make_synthetic_dota
 from tests.docs.blocks import ROOT, list_documents, read_blocks
 
 HEADING = "## Your own data, in ten lines"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tcm_d2.engine.loop import create_ddp_model, train
 from tcm_d2.engine.non_finite import NonFiniteLossError
-from tcm_d2.modeling.clip.sync_norm import SyncBatchNorm2d
+from tcm_d2.layers.sync_norm import SyncBatchNorm2d
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.tcm.matching import score_map_loss
 from tests.engine.tiny_run import TinyDetector, make_experiment, map_record

@@ -11,7 +11,7 @@ from torch import nn
 
 from tcm_d2.engine.loop import train
 from tcm_d2.engine.optim import scale_learning_rate
-from tcm_d2.engine.stream import check_batch_size
+from tcm_d2.engine.sample_stream import check_batch_size
 from tests.engine.tiny_run import TinyDetector, make_experiment
 
 

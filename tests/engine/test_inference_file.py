@@ -18,9 +18,9 @@ from torch import nn
 
 from tcm_d2 import model_zoo
 from tcm_d2.engine.assembly import assemble_experiment
-from tcm_d2.engine.doors import open_plan
 from tcm_d2.engine.from_yaml import build_experiment
 from tcm_d2.engine.loop import evaluate_only, train
+from tcm_d2.engine.open_config import open_plan
 from tcm_d2.weight_files.reading import read_weight_file
 from tests.conftest import REPO_DIR
 from tests.engine.small_detector import (

@@ -125,12 +125,12 @@ def test_geometry_is_in_float32_under_autocast(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, dtype: torch.dtype
 ) -> None:
     """Coders, IoU, its loss and NMS, in training and prediction; towers stay in half."""
-    from tcm_d2.modeling.dense import anchor_assigners, coders, decode, delta_coder, losses
+    from tcm_d2.modeling.dense import anchor_assigners, decode, delta_coder, losses, point_coder
     from tcm_d2.modeling.heads import atss, fcos, retinanet
 
     model = _model(tmp_path, architecture)
     dtypes = _Dtypes()
-    for coder in (coders.DistanceAnglePointCoder, delta_coder.DeltaBoxCoder):
+    for coder in (point_coder.DistanceAnglePointCoder, delta_coder.DeltaBoxCoder):
         dtypes.watch(monkeypatch, coder, "encode")
         dtypes.watch(monkeypatch, coder, "decode")
     dtypes.watch(monkeypatch, losses, "paired_iou_rotated")

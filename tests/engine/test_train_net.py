@@ -19,10 +19,10 @@ from detectron2.data import DatasetCatalog
 from tcm_d2.config import load_config
 from tcm_d2.data.dota.split import SplitConfig, SplitSource, split_dataset
 from tcm_d2.engine.assembly import assemble_experiment
-from tcm_d2.engine.doors import open_plan
 from tcm_d2.engine.from_yaml import build_experiment
 from tcm_d2.engine.loop import evaluate_only, train
-from tcm_d2.engine.setup import usable_device
+from tcm_d2.engine.open_config import open_plan
+from tcm_d2.engine.run_folder import usable_device
 
 REPO_DIR = Path(__file__).resolve().parents[2]
 CONFIG = """

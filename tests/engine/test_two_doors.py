@@ -12,7 +12,7 @@ import torch
 from detectron2.structures import Instances, RotatedBoxes
 from torch import Tensor, nn
 
-from tcm_d2.engine.doors import open_plan
+from tcm_d2.engine.open_config import open_plan
 from tcm_d2.engine.plan import Plan
 from tcm_d2.engine.seeding import seed_everything
 

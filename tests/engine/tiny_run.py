@@ -19,7 +19,7 @@ from tcm_d2.engine.optim import (
     build_parameter_groups,
     clip_gradients_before_step,
 )
-from tcm_d2.engine.stream import ResumableLoader, SampleStream
+from tcm_d2.engine.sample_stream import ResumableLoader, SampleStream
 
 NUM_RECORDS = 10
 BATCH_SIZE = 4

@@ -15,8 +15,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Instances, RotatedBoxes
 
 from tcm_d2.evaluation.dota_evaluator import DotaEvaluator
+from tcm_d2.evaluation.files.task_files import read_task1
 from tcm_d2.evaluation.merge import load_patch_detections
-from tcm_d2.evaluation.submission import read_task1
 from tests.evaluation.shapes import upright_quad, write_labels
 
 CLASSES = ["plane", "small-vehicle", "ship"]

@@ -16,8 +16,8 @@ from tcm_d2.inference.large_image import (
     detect_scene,
     make_windows,
 )
-from tcm_d2.inference.pixels import UInt8Array
-from tcm_d2.inference.scenes import ArrayScene, array_scene
+from tcm_d2.inference.rasters import ArrayScene, array_scene
+from tcm_d2.inference.stretch import UInt8Array
 from tests.inference.small_run import find_bright_pieces
 
 CONFIG = WindowConfig(

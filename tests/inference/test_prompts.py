@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcm_d2.inference.predictor import Detector
+from tcm_d2.inference.detector import Detector
 from tests.conftest import REPO_DIR
 from tests.inference.small_run import ALL_SCORES, noise_image, write_run
 

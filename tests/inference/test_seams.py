@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tcm_d2.inference.large_image import WindowConfig, detect_scene, make_windows
-from tcm_d2.inference.scenes import array_scene
+from tcm_d2.inference.rasters import array_scene
 from tcm_d2.inference.seams import SeamReport, SeamRule, merge_windows, seam_margin_px
 from tcm_d2.ops import batched_nms_rotated
 from tests.inference.small_run import find_bright_pieces

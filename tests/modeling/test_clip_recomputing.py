@@ -11,8 +11,8 @@ from detectron2.modeling import build_model
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import tcm_d2.structures.recomputing as recomputing_module
-from tcm_d2.structures.recomputing import run_past_norm, run_recomputed
+import tcm_d2.layers.recomputing as recomputing_module
+from tcm_d2.layers.recomputing import run_past_norm, run_recomputed
 from tests.modeling.test_one_stage import tiny_config, two_inputs
 
 

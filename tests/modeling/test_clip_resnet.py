@@ -5,7 +5,7 @@ import torch
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
 
-from tcm_d2.modeling.clip.sync_norm import SyncBatchNorm2d
+from tcm_d2.layers.sync_norm import SyncBatchNorm2d
 from tests.modeling.small_clip import assert_every_parameter_gets_gradient, randomize, small_towers
 
 

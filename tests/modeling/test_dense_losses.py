@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
-from tcm_d2.modeling.dense.coders import DistanceAnglePointCoder
 from tcm_d2.modeling.dense.decode import make_instances, select_candidates
 from tcm_d2.modeling.dense.focal import focal_loss_sum
 from tcm_d2.modeling.dense.losses import centerness_targets, rotated_iou_loss
+from tcm_d2.modeling.dense.point_coder import DistanceAnglePointCoder
 from tcm_d2.ops import paired_iou_rotated
 from tcm_d2.structures.angles import wrap_angle_rad
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from tcm_d2.cpu.inference_layers import is_float32_as_fast
 from tcm_d2.modeling.heads.towers import GroupNorm, make_tower
 from tcm_d2.ops.packed import has_fast_kernels
-from tcm_d2.structures.inference_layers import is_float32_as_fast
 
 
 @pytest.mark.parametrize("training", [False, True])

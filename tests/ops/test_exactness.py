@@ -9,11 +9,11 @@ import check_ops_exactness
 import numpy as np
 import pytest
 import torch
-from exactness import checks, families, oracle, quads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tcm_d2.ops import reference
+from tests.ops.exactness import checks, families, oracle, quads
 from tests.ops.oracle import FAMILIES, box_pairs, exact_overlap
 
 SETTINGS = settings(max_examples=50, deadline=None, derandomize=True, database=None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from exactness import families, oracle
 from torch import Tensor
 
 from tcm_d2.ops import (
@@ -15,6 +14,7 @@ from tcm_d2.ops import (
     reference,
     reference_enclosing,
 )
+from tests.ops.exactness import families, oracle
 
 MEASURES = {
     "iou": paired_iou_rotated,

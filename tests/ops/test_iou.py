@@ -20,8 +20,8 @@ PAIRED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "twin": reference.paired_iou_rotated,
 }
 
-# name: two boxes, and the exact IoU of these numbers rounded to float32 (by tools/exactness). The
-# first six defeat hull-sorting implementations; G is a needle across a large box.
+# name: two boxes, and the exact IoU of these numbers rounded to float32 (by tests/ops/exactness).
+# The first six defeat hull-sorting implementations; G is a needle across a large box.
 REGRESSION_PAIRS = {
     "A": (
         (706.145996, 286.346436, 184.361389, 48.2124443, 48.8246307),

@@ -10,7 +10,7 @@ from tcm_d2.checkpoint.head_names import HeadKind, convert_head_name
 from tcm_d2.config import load_config
 from tcm_d2.modeling.dense.anchor_assigners import AnchorAssignment, ATSSAssigner, MaxIoUAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
-from tcm_d2.modeling.dense.assigners import Assignment
+from tcm_d2.modeling.dense.point_assigner import Assignment
 from tcm_d2.modeling.heads.atss import RotatedATSSHead
 from tcm_d2.modeling.heads.retinanet import RotatedRetinaNetHead
 from tcm_d2.structures.conversions import le90_to_boxes

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tcm_d2.checkpoint.head_names import HeadKind
 from tcm_d2.checkpoint.load import SafeCheckpointer, load_weights
-from tcm_d2.checkpoint.report import LoadReport
+from tcm_d2.checkpoint.load_report import LoadReport
 from tests.conftest import REPO_DIR
 from tests.parity.anchor_detectors import check_detections, load_golden, make_detector
 from tests.parity.detector import make_batch

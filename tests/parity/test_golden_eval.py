@@ -14,16 +14,21 @@ import pytest
 import torch
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
-from tcm_d2.evaluation.average_precision import Detections, GroundTruths, evaluate_class
+from tcm_d2.evaluation.files.task_files import (
+    ClassDetections,
+    read_results,
+    read_task1,
+    write_results,
+)
 from tcm_d2.evaluation.merge import (
     PatchDetections,
     merge_patch_detections,
     merge_task1,
     parse_patch_name,
 )
-from tcm_d2.evaluation.prepare import PROTOCOLS, Annotations, Rules
-from tcm_d2.evaluation.submission import ClassDetections, read_results, read_task1, write_results
-from tcm_d2.evaluation.task1_scoring import evaluate_results, evaluate_task1, read_annotations
+from tcm_d2.evaluation.scoring.average_precision import Detections, GroundTruths, evaluate_class
+from tcm_d2.evaluation.scoring.protocols import PROTOCOLS, Annotations, Rules
+from tcm_d2.evaluation.scoring.task1 import evaluate_results, evaluate_task1, read_annotations
 from tcm_d2.structures.conversions import boxes_to_quads, le90_to_boxes
 from tests.conftest import DATA_DIR
 

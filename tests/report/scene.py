@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tcm_d2.evaluation.submission import ClassDetections, read_task1, write_task1
-from tcm_d2.evaluation.task1_scoring import read_annotations
+from tcm_d2.evaluation.files.task_files import ClassDetections, read_task1, write_task1
+from tcm_d2.evaluation.scoring.task1 import read_annotations
 from tcm_d2.report.analysis import Analysis, analyze
 
 NAMES = ["plane", "ship", "harbor"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcm_d2.evaluation.submission import ClassDetections, read_task1
-from tcm_d2.evaluation.task1_scoring import evaluate_task1, read_annotations
+from tcm_d2.evaluation.files.task_files import ClassDetections, read_task1
+from tcm_d2.evaluation.scoring.task1 import evaluate_task1, read_annotations
 from tcm_d2.report.analysis import (
     CONFUSION_STEP,
     FALSE,

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tcm_d2.structures.conventions import (
+from tcm_d2.structures.conversions import (
+    boxes_to_le90,
     boxes_to_le135,
     boxes_to_oc,
+    boxes_to_quads,
     le135_to_boxes,
     oc_to_boxes,
 )
-from tcm_d2.structures.conversions import boxes_to_le90, boxes_to_quads
 
 ROUND_TRIPS = [(boxes_to_le135, le135_to_boxes), (boxes_to_oc, oc_to_boxes)]
 ANGLES_DEG = (-90.0, -89.999, -60.0, -45.001, -45.0, -30.0, 0.0, 0.001, 30.0, 45.0, 89.999)

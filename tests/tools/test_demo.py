@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 import pytest
 
-from tcm_d2.evaluation.submission import read_task1
+from tcm_d2.evaluation.files.task_files import read_task1
 from tcm_d2.inference import large_image
-from tcm_d2.inference.file_runs import FileRun, expand_inputs, name_results, run_files
-from tcm_d2.inference.predictor import Detector
+from tcm_d2.inference.batch_run import FileRun, expand_inputs, name_results, run_files
+from tcm_d2.inference.detector import Detector
 from tests.conftest import REPO_DIR
 from tests.inference.small_run import noise_image, write_run
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
-from tcm_d2.evaluation.submission import read_task1
+from tcm_d2.evaluation.files.task_files import read_task1
 from tests.conftest import REPO_DIR
 
 SCRIPT = REPO_DIR / "tools" / "demo_embedded.py"

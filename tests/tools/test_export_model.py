@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from tcm_d2.engine.doors import open_plan
+from tcm_d2.engine.open_config import open_plan
 from tests.conftest import REPO_DIR
 from tests.engine.small_detector import write_config
 

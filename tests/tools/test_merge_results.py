@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
+from tcm_d2.evaluation.files.task_files import read_task1
 from tcm_d2.evaluation.merge import PatchDetections, save_patch_detections
-from tcm_d2.evaluation.submission import read_task1
 from tests.conftest import REPO_DIR
 
 

@@ -168,7 +168,7 @@ void survive_forks() {
 }  // namespace
 }  // namespace tcm_d2
 
-// Called by tcm_d2/structures/process_memory.py.
+// Called by tcm_d2/cpu/process_memory.py.
 extern "C" {
 
 void tcm_d2_keep_freed_memory(int64_t max_bytes) {

@@ -21,7 +21,7 @@ from tcm_d2.data.dota.labels import (
     write_label,
 )
 from tcm_d2.data.dota.manifest import PatchRecord
-from tcm_d2.data.dota.pixels import PatchPlan, encode_patches, open_rows
+from tcm_d2.data.dota.patch_pixels import PatchPlan, encode_patches, open_rows
 from tcm_d2.data.dota.windows import (
     keep_covered_windows,
     quads_cut_by_window,

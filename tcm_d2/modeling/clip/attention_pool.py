@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 
-from tcm_d2.structures.inference_layers import InferenceLayers
-from tcm_d2.structures.kept_tensor import KeptTensor
+from tcm_d2.cpu.inference_layers import InferenceLayers
+from tcm_d2.layers.kept_tensor import KeptTensor
 
 # Grids whose resized embedding is kept in evaluation: a few input sizes alternate, not hundreds.
 MAX_CACHED_GRIDS = 8

@@ -10,10 +10,10 @@ from detectron2.layers import FrozenBatchNorm2d
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
-from tcm_d2.modeling.clip.sync_norm import SyncBatchNorm2d
-from tcm_d2.structures.fast_conv import FastConv3x3
-from tcm_d2.structures.inference_layers import InferenceLayers, compute_dtype
-from tcm_d2.structures.recomputing import run_past_norm, run_recomputed
+from tcm_d2.cpu.fast_conv import FastConv3x3
+from tcm_d2.cpu.inference_layers import InferenceLayers, compute_dtype
+from tcm_d2.layers.recomputing import run_past_norm, run_recomputed
+from tcm_d2.layers.sync_norm import SyncBatchNorm2d
 
 NORMS = ("BN", "FrozenBN", "SyncBN")
 # Strides of res2 .. res5 in pixels.

@@ -28,7 +28,7 @@ from tcm_d2.modeling.dense.anchor_pairs import (
     rounding_bound,
 )
 from tcm_d2.modeling.dense.anchors import AnchorGrid
-from tcm_d2.modeling.dense.assigners import Assignment
+from tcm_d2.modeling.dense.point_assigner import Assignment
 from tcm_d2.modeling.dense.reference_iou import MIN_SIDE_PX, reference_iou, to_reference_form
 from tcm_d2.ops import paired_iou_rotated
 

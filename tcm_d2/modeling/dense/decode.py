@@ -10,7 +10,7 @@ import torch
 from detectron2.structures import Instances, RotatedBoxes
 from torch import Tensor
 
-from tcm_d2.modeling.dense.precision import at_least_float32
+from tcm_d2.layers.precision import at_least_float32
 from tcm_d2.ops import batched_nms_rotated
 
 

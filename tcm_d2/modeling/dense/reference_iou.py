@@ -21,7 +21,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from tcm_d2.modeling.dense.precision import at_least_float32
+from tcm_d2.layers.precision import at_least_float32
 from tcm_d2.structures.conversions import boxes_to_le90
 
 # mmrotate makes sides at least this long before it calls the kernel.

@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tcm_d2.layers.precision import at_least_float32
 from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
 from tcm_d2.modeling.dense.decode import select_candidates
 from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
-from tcm_d2.modeling.dense.precision import at_least_float32
 from tcm_d2.modeling.heads.towers import flatten_levels
 
 # Numbers that describe a box relative to its anchor: dx, dy, dw, dh, da.

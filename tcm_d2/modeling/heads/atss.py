@@ -12,6 +12,7 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from tcm_d2.layers.precision import at_least_float32
 from tcm_d2.modeling.dense.anchor_assigners import ATSSAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
 from tcm_d2.modeling.dense.decode import detect
@@ -23,7 +24,6 @@ from tcm_d2.modeling.dense.losses import (
     rotated_iou_loss,
 )
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
-from tcm_d2.modeling.dense.precision import at_least_float32
 from tcm_d2.modeling.heads.anchor_based import (
     NUM_DELTAS,
     anchor_candidates,

@@ -12,9 +12,8 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from tcm_d2.layers.precision import at_least_float32
 from tcm_d2.modeling.dense.anchors import PointGrid, make_point_grid
-from tcm_d2.modeling.dense.assigners import FCOSAssigner
-from tcm_d2.modeling.dense.coders import DistanceAnglePointCoder
 from tcm_d2.modeling.dense.decode import detect, select_candidates
 from tcm_d2.modeling.dense.focal import focal_loss_sum
 from tcm_d2.modeling.dense.losses import (
@@ -23,7 +22,8 @@ from tcm_d2.modeling.dense.losses import (
     rotated_iou_loss,
 )
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
-from tcm_d2.modeling.dense.precision import at_least_float32
+from tcm_d2.modeling.dense.point_assigner import FCOSAssigner
+from tcm_d2.modeling.dense.point_coder import DistanceAnglePointCoder
 from tcm_d2.modeling.heads.towers import (
     Scale,
     bias_from_prior,

@@ -12,13 +12,13 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from tcm_d2.layers.precision import at_least_float32
 from tcm_d2.modeling.dense.anchor_assigners import MaxIoUAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
 from tcm_d2.modeling.dense.decode import detect
 from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
 from tcm_d2.modeling.dense.focal import focal_loss_sum
 from tcm_d2.modeling.dense.losses import l1_loss_sum
-from tcm_d2.modeling.dense.precision import at_least_float32
 from tcm_d2.modeling.heads.anchor_based import (
     NUM_DELTAS,
     anchor_candidates,

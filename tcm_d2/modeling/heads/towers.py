@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tcm_d2.structures.fast_conv import FastConv3x3
-from tcm_d2.structures.inference_layers import InferenceLayers, is_float32_as_fast
-from tcm_d2.structures.recomputing import run_past_norm, run_recomputed
+from tcm_d2.cpu.fast_conv import FastConv3x3
+from tcm_d2.cpu.inference_layers import InferenceLayers, is_float32_as_fast
+from tcm_d2.layers.recomputing import run_past_norm, run_recomputed
 
 # Groups of the towers' GroupNorm, as in FCOS and ATSS.
 NUM_GROUPS = 32

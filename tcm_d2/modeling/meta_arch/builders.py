@@ -12,7 +12,7 @@ from tcm_d2.modeling.clip.text import format_prompts
 from tcm_d2.modeling.clip.weights import CLIPConfig
 from tcm_d2.modeling.dense.anchor_assigners import ATSSAssigner, MaxIoUAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator
-from tcm_d2.modeling.dense.assigners import FCOSAssigner
+from tcm_d2.modeling.dense.point_assigner import FCOSAssigner
 from tcm_d2.modeling.heads.atss import RotatedATSSHead
 from tcm_d2.modeling.heads.fcos import RotatedFCOSHead
 from tcm_d2.modeling.heads.retinanet import RotatedRetinaNetHead

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
+from tcm_d2.layers.kept_tensor import KeptTensor
 from tcm_d2.modeling.clip.text import FixedText, decode_prompts, format_prompts
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.tcm.matching import join_score_map, score_map_loss
-from tcm_d2.structures.kept_tensor import KeptTensor
 
 # The image tower's coarsest stride; inputs are padded to a multiple of it.
 SIZE_DIVISIBILITY_PX = 32

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tcm_d2.structures.fast_conv import FastConv3x3
-from tcm_d2.structures.inference_layers import InferenceLayers
+from tcm_d2.cpu.fast_conv import FastConv3x3
+from tcm_d2.cpu.inference_layers import InferenceLayers
 
 # P6 and P7.
 NUM_EXTRA_LEVELS = 2

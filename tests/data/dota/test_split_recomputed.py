@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import shapely
 
-from tcm_d2.data.dota import pixels
+from tcm_d2.data.dota import patch_pixels as pixels
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import read_label
 from tcm_d2.data.dota.manifest import read_manifest

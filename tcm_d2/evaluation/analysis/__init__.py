@@ -1,0 +1,1 @@
+"""What an evaluation knows beside the AP: numbers, files, plots."""

@@ -1,0 +1,1 @@
+"""From boxes and ground truths to average precision."""

@@ -1,0 +1,293 @@
+"""Detect in many files: every file's results are written as soon as they are there.
+
+A run that is stopped, in whatever way, goes on where it was when it is started again with the same
+arguments. A file that cannot be read is reported and left out.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from tcm_d2.data.dota.labels import write_bytes_atomically
+from tcm_d2.data.images import IMAGE_SUFFIXES
+from tcm_d2.evaluation.files.task_files import ClassDetections, write_task1
+from tcm_d2.inference.detector import Detector
+from tcm_d2.inference.large_image import ResumeFile
+from tcm_d2.inference.rasters import open_scene
+from tcm_d2.inference.results import Detections, GeoJSONSystem
+from tcm_d2.visualize.draw import save_image
+
+logger = logging.getLogger(__name__)
+
+Status = Literal["done", "done before", "failed"]
+# Georeferenced pictures that GDAL reads and that a folder may hold, besides the usual ones.
+FOLDER_SUFFIXES = (*IMAGE_SUFFIXES, ".jp2", ".vrt")
+PICTURE_FORMATS = ("png", "jpg")
+# What is found so far in pictures that are not done.
+PARTIAL_FOLDER = "partial"
+_GLOB_CHARACTERS = "*?["
+_FINGERPRINT_KEY = "fingerprint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRun:
+    """What to write, and where.
+
+    Attributes:
+        output_dir: gets the folders ``json``, ``geojson``, ``labelTxt``, ``pictures``, ``Task1``
+            and the file ``coco.json``.
+        geojson_crs: see `Detections.to_geojson`; files without coordinates get pixels.
+        picture_format: "png" or "jpg"; None for no pictures.
+        picture_side_px: larger pictures are shrunk to this.
+        read_options: of `open_scene`.
+        show_progress: a bar for each file of several windows.
+    """
+
+    output_dir: Path
+    geojson_crs: GeoJSONSystem
+    picture_format: str | None
+    picture_side_px: int
+    read_options: Mapping[str, Any] = field(default_factory=dict)
+    show_progress: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for values that do not fit."""
+        if self.picture_format not in (None, *PICTURE_FORMATS):
+            raise ValueError(
+                f"picture_format: expected one of {PICTURE_FORMATS}, got {self.picture_format!r}"
+            )
+
+
+class FileOutcome(NamedTuple):
+    """What became of a file.
+
+    Attributes:
+        path: of the file.
+        image_id: the name of its results.
+        status: "done before" by an earlier run, with the same arguments and file.
+        num_detections: 0 where it failed.
+        seconds: that it took.
+        message: why it failed; names the file.
+    """
+
+    path: Path
+    image_id: str
+    status: Status
+    num_detections: int
+    seconds: float
+    message: str = ""
+
+
+def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return the files that paths, folders and patterns stand for, each once, in their order.
+
+    Args:
+        inputs: files; folders, whose images are taken (not those of folders in them); patterns
+            such as ``scenes/*.tif``, with ``**`` for folders in folders.
+
+    Raises:
+        FileNotFoundError: nothing is there, or a folder or pattern gives no image.
+    """
+    found: dict[Path, None] = {}
+    for given in inputs:
+        text = os.fspath(given)
+        path = Path(text).expanduser()
+        if path.is_dir():
+            files = sorted(p for p in path.iterdir() if _is_image(p))
+            if not files:
+                raise FileNotFoundError(
+                    f"input '{text}': a folder without images ({', '.join(FOLDER_SUFFIXES)})"
+                )
+        elif path.is_file():
+            files = [path]
+        elif any(character in text for character in _GLOB_CHARACTERS):
+            matches = map(Path, sorted(glob.glob(os.fspath(path), recursive=True)))
+            files = [p for p in matches if _is_image(p)]
+            if not files:
+                raise FileNotFoundError(f"input '{text}': the pattern matches no image")
+        else:
+            raise FileNotFoundError(f"input '{text}': no such file or folder")
+        found.update(dict.fromkeys(files))
+    return list(found)
+
+
+def name_results(paths: Sequence[Path]) -> list[str]:
+    """Return a different name for the results of each file: its stem, or more where that is taken.
+
+    It depends on the list of files only, so that a second run finds the results of the first.
+    """
+    stems = [path.stem for path in paths]
+    names: list[str] = []
+    for path, stem in zip(paths, stems):
+        name = stem
+        if stems.count(stem) > 1:
+            name = f"{path.parent.name or 'root'}_{stem}_{path.suffix[1:].lower()}"
+        number, unique = 2, name
+        while unique in names:
+            unique, number = f"{name}_{number}", number + 1
+        names.append(unique)
+    return names
+
+
+def run_files(
+    detector: Detector,
+    paths: Sequence[Path],
+    run: FileRun,
+    *,
+    report: Callable[[FileOutcome], None] | None = None,
+) -> list[FileOutcome]:
+    """Detect in files and write what was found.
+
+    Args:
+        detector: see `Detector.from_pretrained`.
+        paths: of the files.
+        run: what to write, and where.
+        report: called after each file.
+
+    Returns:
+        One outcome per file, in order.
+
+    Raises:
+        MemoryError: the device has too little memory for one window.
+        OSError: the results cannot be written.
+    """
+    outcomes: list[FileOutcome] = []
+    names = name_results(paths)
+    run.output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        for path, name in zip(paths, names):
+            outcomes.append(_run_file(detector, path, name, run))
+            if report is not None:
+                report(outcomes[-1])
+    finally:
+        # Of what is there, also when the run is interrupted.
+        _write_summaries(detector.classes, names, run.output_dir)
+        _remove_if_empty(run.output_dir / PARTIAL_FOLDER)
+    return outcomes
+
+
+def _run_file(detector: Detector, path: Path, name: str, run: FileRun) -> FileOutcome:
+    started = time.monotonic()
+    result_file = run.output_dir / "json" / f"{name}.json"
+    try:
+        fingerprint = _fingerprint(detector, path, run)
+        before = _read_result(result_file)
+        if before is not None and before.get(_FINGERPRINT_KEY) == fingerprint:
+            num_detections = len(before["detections"])
+            return FileOutcome(path, name, "done before", num_detections, 0.0)
+        resume = ResumeFile(run.output_dir / PARTIAL_FOLDER / f"{name}.npz", fingerprint)
+        with open_scene(path, **run.read_options) as scene:
+            found = detector.detect(
+                scene,
+                path=os.fspath(path),
+                show_progress=run.show_progress,
+                resume=resume,
+                read_options=dict(run.read_options),
+            )
+        found = replace(found, image_id=name)
+        picture = None
+        if run.picture_format is not None:
+            picture = found.draw(max_side_px=run.picture_side_px)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        message = str(error) if path.name in str(error) else f"{path}: {error}"
+        logger.info("left out: %s", message)
+        return FileOutcome(path, name, "failed", 0, time.monotonic() - started, message)
+    _write_results(found, picture, run)
+    # Last: its presence says that all is there.
+    _write_json(result_file, {_FINGERPRINT_KEY: fingerprint, **found.to_dict()})
+    resume.path.unlink(missing_ok=True)
+    return FileOutcome(path, name, "done", len(found), time.monotonic() - started)
+
+
+def _write_results(found: Detections, picture: np.ndarray | None, run: FileRun) -> None:
+    folder, name = run.output_dir, found.image_id
+    crs: GeoJSONSystem = run.geojson_crs if found.geo is not None else "image"
+    _write_json(folder / "geojson" / f"{name}.geojson", found.to_geojson(crs=crs))
+    _write(folder / "labelTxt" / f"{name}.txt", found.to_dota().encode())
+    if picture is not None:
+        save_image(folder / "pictures" / f"{name}.{run.picture_format}", picture)
+
+
+def _write_summaries(classes: Sequence[str], names: Sequence[str], folder: Path) -> None:
+    """Write the files that hold all pictures' detections, of those whose results are there."""
+    rows: dict[str, list[ClassDetections]] = {}
+    coco: dict[str, Any] = {"images": [], "annotations": []}
+    coco["categories"] = [{"id": i, "name": name} for i, name in enumerate(classes, 1)]
+    for name in names:
+        tree = _read_result(folder / "json" / f"{name}.json")
+        if tree is None or tuple(tree["classes"]) != tuple(classes):
+            continue
+        found = Detections.from_dict(tree)
+        for class_name, own in found.to_task1().items():
+            rows.setdefault(class_name, []).append(own)
+        part = found.to_coco(
+            image_number=len(coco["images"]) + 1, first_annotation=len(coco["annotations"]) + 1
+        )
+        coco["images"] += part["images"]
+        coco["annotations"] += part["annotations"]
+    joined = {
+        name: ClassDetections(
+            [image_id for part in parts for image_id in part.image_ids],
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.quads for part in parts]),
+        )
+        for name, parts in rows.items()
+    }
+    if joined:
+        write_task1(folder / "Task1", joined, classes=list(joined))
+    _write_json(folder / "coco.json", coco)
+
+
+def _fingerprint(detector: Detector, path: Path, run: FileRun) -> str:
+    """Return a text that changes with the file, the detector and how both are used."""
+    stat = path.stat()
+    facts = [
+        os.fspath(path.resolve()),
+        stat.st_size,
+        stat.st_mtime_ns,
+        detector.identity,
+        repr(detector.config),
+        detector.classes,
+        sorted(run.read_options.items()),
+        run.geojson_crs,
+        (run.picture_format, run.picture_side_px),
+    ]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _is_image(path: Path) -> bool:
+    is_hidden = path.name.startswith(".")
+    return path.is_file() and path.suffix.lower() in FOLDER_SUFFIXES and not is_hidden
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _read_result(path: Path) -> dict[str, Any] | None:
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    return tree if isinstance(tree, dict) and "detections" in tree else None
+
+
+def _write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    _write(path, json.dumps(tree, allow_nan=False).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomically(path, content)

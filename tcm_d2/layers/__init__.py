@@ -1,0 +1,1 @@
+"""Layers and tensors that any network may use."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ REPO_DIR = Path(__file__).resolve().parents[1]
 SHARED_DIR = REPO_DIR.parent / "shared"
 DATA_DIR = REPO_DIR / "tests" / "data"
 
-# The tensors here are small: a second thread costs more in waiting than it computes.
-torch.set_num_threads(1)
+# The tensors here are small: a second thread costs more in waiting than it computes. Other numbers
+# are for tools/check_processors.py, which shows that no test depends on the processor.
+torch.set_num_threads(int(os.environ.get("TCM_D2_TEST_THREADS", "1")))
 
 # (relative, absolute) by dtype, for values of order 1.
 TOLERANCES = {torch.float32: (1e-4, 1e-5), torch.float64: (1e-9, 1e-11)}

@@ -14,7 +14,7 @@ from tcm_d2.cpu.inference_layers import (
     is_captured,
     memory_layout,
 )
-from tcm_d2.ops.packed import (
+from tcm_d2.cpu.packed import (
     CHANNEL_STEP,
     change_layout,
     conv3x3_packed,

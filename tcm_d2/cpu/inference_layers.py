@@ -2,7 +2,7 @@
 
 With fixed statistics BatchNorm is a scale and a shift per channel, which the convolution's weight
 and bias can take over: a read and a write of every map less. On the CPU the weight is then packed
-for the kernels of `tcm_d2.ops.packed`, which add the shortcut and apply ReLU on the way out.
+for the kernels of `tcm_d2.cpu.packed`, which add the shortcut and apply ReLU on the way out.
 
 The parameters and the state dict stay as they are; what was folded and packed is kept beside them
 until one of its sources changes, see `KeptTensor`.
@@ -17,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tcm_d2.layers.kept_tensor import KeptTensor
-from tcm_d2.ops.packed import (
+from tcm_d2.cpu.packed import (
     PackedWeight,
     conv3x3_packed,
     factor_dtype,
@@ -29,6 +28,7 @@ from tcm_d2.ops.packed import (
     pack_linear,
     prefers_conv3x3_packed,
 )
+from tcm_d2.layers.kept_tensor import KeptTensor
 
 # nn.BatchNorm2d or Detectron2's FrozenBatchNorm2d, which declares no types.
 FixedNorm: TypeAlias = Any

@@ -21,7 +21,6 @@ from tcm_d2.ops import (
     _detectron2,
     reference,
     reference_enclosing,
-    reference_packed,
     reference_points,
     reference_quad_pairs,
     reference_quads,
@@ -59,17 +58,6 @@ _SCHEMAS = {
         "(Tensor names, Tensor name_spans, Tensor name_index, Tensor scores, Tensor values,"
         " int score_digits, int decimals) -> Tensor"
     ),
-    "linear_packed": (
-        "(Tensor x, Tensor packed, Tensor? bias, Tensor? residual, bool relu, int columns)"
-        " -> Tensor"
-    ),
-    "conv3x3_packed": ("(Tensor x, Tensor packed, Tensor? bias, bool relu, int columns) -> Tensor"),
-    "pack_conv3x3": "(Tensor weight, bool transposed) -> Tensor",
-    "conv3x3_weight_grad": "(Tensor x, Tensor grad) -> Tensor",
-    "change_layout": "(Tensor x, bool channels_last) -> Tensor",
-    "group_norm_relu": (
-        "(Tensor x, int groups, Tensor weight, Tensor bias, float eps, bool relu) -> Tensor"
-    ),
 }
 _TWINS: dict[str, Callable[..., Any]] = {
     "box_iou_rotated": reference.box_iou_rotated,
@@ -88,17 +76,11 @@ _TWINS: dict[str, Callable[..., Any]] = {
     "nms_quads": reference_quad_pairs.nms_quads,
     "parse_text_rows": reference_text_rows.parse_text_rows,
     "format_text_rows": reference_text_rows.format_text_rows,
-    "linear_packed": reference_packed.linear_packed,
-    "conv3x3_packed": reference_packed.conv3x3_packed,
-    "pack_conv3x3": reference_packed.pack_conv3x3,
-    "conv3x3_weight_grad": reference_packed.conv3x3_weight_grad,
-    "change_layout": reference_packed.change_layout,
-    "group_norm_relu": reference_packed.group_norm_relu,
 }
 # Operators that derive: forward and backward are a pair of schemas.
 _DIFFERENTIABLE = ("paired_iou_rotated", "paired_giou_rotated", "paired_diou_rotated")
 # On these devices the twins of these operators are all that is wanted: evaluation and merging work
-# on the CPU, and cuDNN has what packed weights are for.
+# on the CPU.
 _SERVED_BY_TWINS = {
     "CPU": frozenset[str](),
     "CUDA": frozenset(
@@ -107,12 +89,6 @@ _SERVED_BY_TWINS = {
             "nms_quads",
             "parse_text_rows",
             "format_text_rows",
-            "linear_packed",
-            "conv3x3_packed",
-            "pack_conv3x3",
-            "conv3x3_weight_grad",
-            "change_layout",
-            "group_norm_relu",
         }
     ),
 }
@@ -252,45 +228,6 @@ def _fake_format_text_rows(
     return names.new_empty((torch.library.get_ctx().new_dynamic_size(),))
 
 
-def _fake_linear_packed(
-    x: Tensor,
-    packed: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    relu: bool,
-    columns: int,
-) -> Tensor:
-    return x.new_empty((x.shape[0], columns))
-
-
-def _fake_conv3x3_packed(
-    x: Tensor, packed: Tensor, bias: Tensor | None, relu: bool, columns: int
-) -> Tensor:
-    out = x.new_empty((x.shape[0], columns, x.shape[2], x.shape[3]))
-    return out.to(memory_format=torch.channels_last)
-
-
-def _fake_pack_conv3x3(weight: Tensor, transposed: bool) -> Tensor:
-    outputs, inputs = weight.shape[:2] if not transposed else (weight.shape[1], weight.shape[0])
-    num_panels = -(-outputs // reference_packed.PANEL)
-    return weight.new_empty((num_panels, reference_packed.POINTS, inputs, reference_packed.PANEL))
-
-
-def _fake_conv3x3_weight_grad(x: Tensor, grad: Tensor) -> Tensor:
-    return x.new_empty((grad.shape[1], x.shape[1], 3, 3))
-
-
-def _fake_change_layout(x: Tensor, channels_last: bool) -> Tensor:
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty_like(x, memory_format=layout)
-
-
-def _fake_group_norm_relu(
-    x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, relu: bool
-) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.channels_last)
-
-
 _FAKES: dict[str, Callable[..., Any]] = {
     "box_iou_rotated": _fake_box_iou_rotated,
     "nms_rotated": _fake_nms_rotated,
@@ -302,12 +239,6 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "nms_quads": _fake_nms_quads,
     "parse_text_rows": _fake_parse_text_rows,
     "format_text_rows": _fake_format_text_rows,
-    "linear_packed": _fake_linear_packed,
-    "conv3x3_packed": _fake_conv3x3_packed,
-    "pack_conv3x3": _fake_pack_conv3x3,
-    "conv3x3_weight_grad": _fake_conv3x3_weight_grad,
-    "change_layout": _fake_change_layout,
-    "group_norm_relu": _fake_group_norm_relu,
     **{name: _fake_paired for name in _DIFFERENTIABLE},
     **{f"{name}_backward": _fake_paired_backward for name in _DIFFERENTIABLE},
 }

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tcm_d2.cpu import fast_conv
+from tcm_d2.cpu import fast_conv, packed
 from tcm_d2.cpu.fast_conv import FastConv3x3
-from tcm_d2.ops import packed
-from tcm_d2.ops.packed import has_fast_kernels
+from tcm_d2.cpu.packed import has_fast_kernels
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 THRESHOLDS = {name: getattr(packed, name) for name in ("MIN_CONV3X3_CELLS", "MIN_CONV3X3_CHANNELS")}

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tcm_d2.ops import reference_packed
-from tcm_d2.ops.packed import group_norm_relu
+from tcm_d2.cpu import reference_packed
+from tcm_d2.cpu.packed import group_norm_relu
 from tests.cpu.test_packed import (
     DTYPES,
     INF,

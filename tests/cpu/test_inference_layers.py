@@ -14,14 +14,13 @@ import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 
-from tcm_d2.cpu import inference_layers
+from tcm_d2.cpu import inference_layers, packed
 from tcm_d2.cpu.inference_layers import (
     FixedNorm,
     InferenceLayers,
 )
+from tcm_d2.cpu.packed import has_fast_kernels
 from tcm_d2.modeling.clip.resnet import CLIPResNet
-from tcm_d2.ops import packed
-from tcm_d2.ops.packed import has_fast_kernels
 from tests.modeling.small_clip import small_towers
 
 assert_near = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5)

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tcm_d2.ops import ExtensionStatus, extension_status, packed, reference_packed
-from tcm_d2.ops.packed import (
+from tcm_d2.cpu import packed, reference_packed
+from tcm_d2.cpu.operators import has_kernels
+from tcm_d2.cpu.packed import (
     PackedWeight,
     factor_dtype,
     has_fast_kernels,
@@ -28,7 +29,7 @@ DTYPES = tuple(MAP_TOLERANCES)
 INF, NAN = float("inf"), float("nan")
 
 needs_kernels = pytest.mark.skipif(
-    not extension_status().cpu, reason="the twins rely on the public functions for checks"
+    not has_kernels(), reason="the twins rely on the public functions for checks"
 )
 needs_bfloat16_factors = pytest.mark.skipif(
     factor_dtype(torch.bfloat16) != torch.bfloat16,
@@ -252,8 +253,7 @@ def test_bad_maps_and_weights_of_a_linear_layer_are_named() -> None:
 def processor(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """A processor with AVX-512 and the extension built: its further features, to be changed."""
     features: set[str] = set()
-    status = ExtensionStatus(loaded=True, cpu=True, cuda=False, path=None, reason="ok")
-    monkeypatch.setattr(packed, "extension_status", lambda: status)
+    monkeypatch.setattr(packed, "has_kernels", lambda: True)
     monkeypatch.setattr(packed, "_processor_has", features.__contains__)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
@@ -289,8 +289,7 @@ def test_where_there_are_fast_kernels(
     is_built: bool,
     expected: bool,
 ) -> None:
-    status = ExtensionStatus(loaded=is_built, cpu=is_built, cuda=False, path=None, reason="")
-    monkeypatch.setattr(packed, "extension_status", lambda: status)
+    monkeypatch.setattr(packed, "has_kernels", lambda: is_built)
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     for dtype in DTYPES:

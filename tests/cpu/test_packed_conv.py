@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tcm_d2.ops import packed, reference_packed
-from tcm_d2.ops.packed import (
+from tcm_d2.cpu import packed, reference_packed
+from tcm_d2.cpu.packed import (
     PackedWeight,
     conv3x3_packed,
     pack_conv3x3,

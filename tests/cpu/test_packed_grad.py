@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from tcm_d2.ops import reference_packed
-from tcm_d2.ops.packed import (
+from tcm_d2.cpu import reference_packed
+from tcm_d2.cpu.packed import (
     change_layout,
     conv3x3_packed,
     conv3x3_weight_grad,

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.grad import conv2d_weight
 from tcm_d2.ops import extension_status
-from tcm_d2.ops import packed as p
+from tcm_d2.cpu import packed as p
 
 library = ctypes.CDLL(extension_status().path)
 library.tcm_d2_conv_kernels.restype = ctypes.c_char_p

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from tcm_d2.cpu.inference_layers import is_float32_as_fast
+from tcm_d2.cpu.packed import has_fast_kernels
 from tcm_d2.modeling.heads.towers import GroupNorm, make_tower
-from tcm_d2.ops.packed import has_fast_kernels
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -47,6 +47,6 @@ def test_head_towers_stay_in_float32_under_autocast_where_that_is_as_fast(
         assert is_float32_as_fast(x)
         assert torch.equal(tower(x), exact)
         # AMX multiplies in bfloat16, many times as fast.
-        monkeypatch.setattr("tcm_d2.ops.packed._processor_has", lambda feature: True)
+        monkeypatch.setattr("tcm_d2.cpu.packed._processor_has", lambda feature: True)
         assert not is_float32_as_fast(x) and tower(x).dtype == torch.bfloat16
     assert not is_float32_as_fast(x.float())

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tcm_d2 import ops
 from tcm_d2.ops import _library, extension_status
-from tcm_d2.ops.packed import factor_dtype, pack_conv3x3, pack_linear
 from tests.ops.oracle import box_pairs
 
 REPO_DIR = Path(__file__).resolve().parents[2]
@@ -38,64 +37,6 @@ def pair_and_text_samples(quads1: Tensor, quads2: Tensor) -> dict[str, list[tupl
         "format_text_rows": [
             (names, spans, torch.zeros(6, dtype=torch.int64), scores, values, 9, 2),
             (names, spans, no_group, scores[:0], values[:0], 9, 2),
-        ],
-    }
-
-
-def packed_samples() -> dict[str, list[tuple[object, ...]]]:
-    x, map_ = torch.randn(6, 7), torch.randn(2, 16, 5, 6)
-    dots, bias, shortcut = (
-        pack_linear(torch.randn(40, 7)).panels,
-        torch.randn(40),
-        torch.randn(6, 40),
-    )
-    kernel = pack_conv3x3(torch.randn(40, 16, 3, 3)).panels
-    channels_last = map_.contiguous(memory_format=torch.channels_last)
-    half, half_shortcut = x.bfloat16(), shortcut.bfloat16()
-    linear: list[tuple[object, ...]] = [
-        (x, dots, None, None, False, 40),
-        (x, dots, bias, shortcut, True, 40),
-        (x.t().contiguous().t(), dots, bias, None, True, 40),
-        (x[:0], dots, bias, shortcut[:0], False, 40),
-        (half, dots, None, half_shortcut, True, 40),
-        (half, dots, bias, None, False, 40),
-    ]
-    if factor_dtype(torch.bfloat16) == torch.bfloat16:
-        pairs = pack_linear(torch.randn(40, 7), dtype=torch.bfloat16).panels
-        linear += [
-            (half, pairs, None, None, False, 40),
-            (half, pairs, bias, half_shortcut, True, 40),
-        ]
-    conv: list[tuple[object, ...]] = [
-        (map_, kernel, None, False, 40),
-        (channels_last, kernel, bias, True, 40),
-        (map_[:1, :, :1, :1], kernel, bias, False, 40),
-        (map_.bfloat16(), kernel, None, True, 40),
-        (map_.bfloat16(), kernel, bias, False, 40),
-        (map_[:0], kernel, bias, True, 40),
-        (map_[:0].bfloat16(), kernel, None, False, 40),
-    ]
-    weight, grad = torch.randn(32, 16, 3, 3), torch.randn(2, 32, 5, 6)
-    scale, shift = torch.randn(16), torch.randn(16)
-    return {
-        "linear_packed": linear,
-        "conv3x3_packed": conv,
-        "pack_conv3x3": [(weight, False), (weight, True)],
-        "change_layout": [
-            (torch.randn(2, 9, 4, 5), True),
-            (torch.randn(2, 9, 4, 5).contiguous(memory_format=torch.channels_last), False),
-            (torch.randn(0, 3, 4, 5), True),
-        ],
-        "conv3x3_weight_grad": [
-            (map_, grad),
-            (channels_last, grad.contiguous(memory_format=torch.channels_last)),
-            (map_[:0], grad[:0]),
-        ],
-        "group_norm_relu": [
-            (map_, 4, scale, shift, 1e-5, True),
-            (channels_last, 16, scale, shift, 1e-5, False),
-            (map_.bfloat16(), 1, scale, shift, 1e-5, True),
-            (map_[:0], 4, scale, shift, 1e-5, True),
         ],
     }
 
@@ -134,7 +75,6 @@ def op_samples() -> dict[str, list[tuple[object, ...]]]:
         "paired_quad_iou": [(quads1, quads2), (no_quads, no_quads)],
         "minimum_area_boxes": [(quads1,), (quads2.double(),), (no_quads,)],
         **pair_and_text_samples(quads1.double(), quads2.double()),
-        **packed_samples(),
     }
     for name in _library._DIFFERENTIABLE:
         samples[name] = list(paired)

@@ -15,9 +15,8 @@ import torch
 from torch import nn
 
 from tcm_d2.checkpoint.head_names import HeadKind
-from tcm_d2.cpu import fast_conv, inference_layers
-from tcm_d2.ops import packed
-from tcm_d2.ops.packed import has_fast_kernels
+from tcm_d2.cpu import fast_conv, inference_layers, packed
+from tcm_d2.cpu.packed import has_fast_kernels
 from tests.conftest import DATA_DIR, SHARED_DIR
 from tests.parity import (
     test_golden_atss_head,

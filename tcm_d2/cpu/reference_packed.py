@@ -1,4 +1,4 @@
-"""Plain-torch twins of the operators on packed weights; the layouts are defined here.
+"""Reference implementations of the operators on packed weights; the layouts are defined here.
 
 A packed matrix (K, D) is float32 of shape (panels, D, PANEL): outputs k lie side by side, the last
 panel padded with zeros. In bfloat16 it is (panels, D / 2, PANEL, 2), with pairs of inputs side by
@@ -31,7 +31,7 @@ def linear_packed(
     relu: bool,
     columns: int,
 ) -> Tensor:
-    """See `tcm_d2.ops.packed.linear_packed`; x is (M, D)."""
+    """See `tcm_d2.cpu.packed.linear_packed`; x is (M, D)."""
     if packed.dim() == 4:
         packed = packed.transpose(2, 3).flatten(1, 2)[:, : x.shape[1]].float()  # (P, D, PANEL)
     weight = packed.transpose(1, 2).flatten(0, 1)[:columns]  # (K, D)
@@ -44,7 +44,7 @@ def linear_packed(
 def conv3x3_packed(
     x: Tensor, packed: Tensor, bias: Tensor | None, relu: bool, columns: int
 ) -> Tensor:
-    """See `tcm_d2.ops.packed.conv3x3_packed`."""
+    """See `tcm_d2.cpu.packed.conv3x3_packed`."""
     height, width = x.shape[-2:]
     kernel_PCK = packed.permute(1, 2, 0, 3).flatten(2)[..., :columns]
     to_points = input_transform().to(packed)
@@ -64,7 +64,7 @@ def conv3x3_packed(
 
 
 def pack_conv3x3(weight: Tensor, transposed: bool) -> Tensor:
-    """See `tcm_d2.ops.packed.pack_conv3x3`."""
+    """See `tcm_d2.cpu.packed.pack_conv3x3`."""
     if transposed:
         weight = weight.flip(2, 3).transpose(0, 1)
     transform = kernel_transform().to(weight.device)
@@ -82,14 +82,14 @@ def into_panels(weight: Tensor) -> Tensor:
 
 
 def conv3x3_weight_grad(x: Tensor, grad: Tensor) -> Tensor:
-    """See `tcm_d2.ops.packed.conv3x3_weight_grad`."""
+    """See `tcm_d2.cpu.packed.conv3x3_weight_grad`."""
     shape = (grad.shape[1], x.shape[1], 3, 3)
     out: Tensor = conv2d_weight(x, shape, grad, padding=1)  # type: ignore[no-untyped-call]
     return out
 
 
 def change_layout(x: Tensor, channels_last: bool) -> Tensor:
-    """See `tcm_d2.ops.packed.change_layout`; always a copy."""
+    """See `tcm_d2.cpu.packed.change_layout`; always a copy."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return x.clone(memory_format=layout)
 
@@ -97,7 +97,7 @@ def change_layout(x: Tensor, channels_last: bool) -> Tensor:
 def group_norm_relu(
     x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, relu: bool
 ) -> Tensor:
-    """See `tcm_d2.ops.packed.group_norm_relu`."""
+    """See `tcm_d2.cpu.packed.group_norm_relu`."""
     # torch's kernel is exact in this layout only.
     contiguous = x.contiguous().to(weight.dtype)
     out = F.group_norm(contiguous, groups, weight, bias, eps)

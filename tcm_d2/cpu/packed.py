@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tcm_d2.ops._library import extension_status
-from tcm_d2.ops.reference_packed import into_panels
+from tcm_d2.cpu.operators import has_kernels
+from tcm_d2.cpu.reference_packed import into_panels
 
 # Inputs of `conv3x3_packed` come in multiples of this.
 CHANNEL_STEP = 16
@@ -31,7 +31,7 @@ class PackedWeight(NamedTuple):
     """A weight as the kernels read it.
 
     Attributes:
-        panels: laid out as `tcm_d2.ops.reference_packed` says.
+        panels: laid out as `tcm_d2.cpu.reference_packed` says.
         num_outputs: K; the last panel is padded.
     """
 
@@ -47,7 +47,7 @@ def has_fast_kernels(dtype: torch.dtype) -> bool:
     """
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
     capability = torch.backends.cpu.get_cpu_capability()
-    if not is_x86 or capability not in ("AVX2", "AVX512") or not extension_status().cpu:
+    if not is_x86 or capability not in ("AVX2", "AVX512") or not has_kernels():
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and not _processor_has("amx_tile"))
 

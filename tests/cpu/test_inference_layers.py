@@ -20,7 +20,7 @@ from tcm_d2.cpu.inference_layers import (
     InferenceLayers,
 )
 from tcm_d2.cpu.packed import has_fast_kernels
-from tcm_d2.modeling.clip.resnet import CLIPResNet
+from tcm_d2.modeling.backbone.clip_resnet import CLIPResNet
 from tests.modeling.small_clip import small_towers
 
 assert_near = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-5)

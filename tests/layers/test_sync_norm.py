@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tcm_d2.layers.sync_norm import SyncBatchNorm2d
-from tcm_d2.modeling.clip.resnet import CLIPResNet
+from tcm_d2.modeling.backbone.clip_resnet import CLIPResNet
 
 
 def _tower() -> nn.Module:

@@ -13,8 +13,8 @@ from open_clip.model import CLIP
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor
 
+from tcm_d2.modeling.backbone.clip_resnet import CLIPResNet
 from tcm_d2.modeling.clip.attention_pool import DenseAttentionPool, resize_positional_embedding
-from tcm_d2.modeling.clip.resnet import CLIPResNet
 from tcm_d2.modeling.clip.text import PromptedTextEncoder, tokenize_prompts
 from tcm_d2.weight_files.description import CLIP_MARKER, describe_tensors
 from tcm_d2.weight_files.reading import read_weight_file

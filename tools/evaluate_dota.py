@@ -34,6 +34,7 @@ from tcm_d2.data.dota.labels import ON_ERROR_CHOICES, list_labels
 from tcm_d2.evaluation.analysis.export import export_evaluation
 from tcm_d2.evaluation.analysis.numbers import ASPECT_EDGES, SIZE_EDGES_PX
 from tcm_d2.evaluation.analysis.result import AnalysisOptions, analyze_evaluation
+from tcm_d2.evaluation.files.image_ids import read_image_list
 from tcm_d2.evaluation.files.rows import TASKS
 from tcm_d2.evaluation.files.task_files import read_results
 from tcm_d2.evaluation.scoring.average_precision import DIFFICULT_RULES, METRICS, TIE_ORDERS
@@ -194,10 +195,7 @@ def _read_image_list(path: Path | None, label_dir: Path) -> list[str]:
         if not image_ids:
             raise ValueError(f"{label_dir}: expected label files <image id>.txt, found none")
         return image_ids
-    image_ids = path.read_text(encoding="utf-8-sig").split()
-    if not image_ids:
-        raise ValueError(f"{path}: expected image ids, one per line, got an empty file")
-    return image_ids
+    return read_image_list(path)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
+from tcm_d2.evaluation.files.image_ids import read_image_list
 from tcm_d2.evaluation.files.lint import RULES, lint_results
 from tcm_d2.evaluation.files.rows import TASKS
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         image_ids = None
         if args.image_list is not None:
-            image_ids = args.image_list.read_text(encoding="utf-8-sig").split()
+            image_ids = read_image_list(args.image_list)
         problems = lint_results(
             args.results, classes=args.classes, image_ids=image_ids, task=args.task
         )

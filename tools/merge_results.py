@@ -27,6 +27,7 @@ from pathlib import Path
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.evaluation.dota_evaluator import rows_by_class
+from tcm_d2.evaluation.files.image_ids import describe_escaped_ids, read_image_list
 from tcm_d2.evaluation.files.lint import lint_results
 from tcm_d2.evaluation.files.rows import TASKS
 from tcm_d2.evaluation.files.task_files import ClassDetections, read_task1, write_submission
@@ -87,10 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     classes = list(dict.fromkeys(args.classes))
     try:
         num_in, merged = merge(args, classes)
+        names = (name for part in merged.values() for name in part.image_ids)
+        if escaped := describe_escaped_ids(names):
+            logger.warning("%s", escaped)
         zip_path = write_submission(args.output_dir, merged, classes=classes, task=args.task)
         image_ids = None
         if args.image_list is not None:
-            image_ids = args.image_list.read_text(encoding="utf-8-sig").split()
+            image_ids = read_image_list(args.image_list)
         problems = lint_results(zip_path, classes=classes, image_ids=image_ids, task=args.task)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

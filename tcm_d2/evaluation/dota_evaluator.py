@@ -18,6 +18,7 @@ from tcm_d2.data.dota.labels import OnError
 from tcm_d2.evaluation.analysis.export import export_evaluation
 from tcm_d2.evaluation.analysis.result import EvaluationResult, analyze_evaluation
 from tcm_d2.evaluation.dict_annotations import annotations_from_dicts
+from tcm_d2.evaluation.files.image_ids import describe_escaped_ids
 from tcm_d2.evaluation.files.task_files import (
     ClassDetections,
     read_task1,
@@ -101,6 +102,9 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
         self._dataset_name = dataset_name
         self._classes: list[str] = list(metadata.thing_classes)
         self._patch_ids = {str(entry["image_id"]) for entry in dicts}
+        image_ids = sorted({str(entry["source_image_id"]) for entry in dicts})
+        if escaped := describe_escaped_ids(image_ids):
+            logger.warning("%s: %s", dataset_name, escaped)
         self._output_dir = Path(output_dir)
         self._nms_iou_threshold = nms_iou_threshold
         self._iou_threshold = iou_threshold
@@ -114,7 +118,7 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
         if label_dir is not None and (not distributed or comm.is_main_process()):
             self._annotations = read_annotations(
                 label_dir,
-                image_ids=sorted({str(entry["source_image_id"]) for entry in dicts}),
+                image_ids=image_ids,
                 classes=self._classes,
                 on_bad_label=on_bad_label,
             )

@@ -21,6 +21,7 @@ import numpy as np
 
 from tcm_d2.data.dota.labels import write_bytes_atomically
 from tcm_d2.data.images import IMAGE_SUFFIXES
+from tcm_d2.evaluation.files.image_ids import describe_escaped_ids
 from tcm_d2.evaluation.files.task_files import ClassDetections, write_task1
 from tcm_d2.inference.detector import Detector
 from tcm_d2.inference.large_image import ResumeFile
@@ -164,6 +165,8 @@ def run_files(
     """
     outcomes: list[FileOutcome] = []
     names = name_results(paths)
+    if escaped := describe_escaped_ids(names):
+        logger.warning("%s", escaped)
     run.output_dir.mkdir(parents=True, exist_ok=True)
     try:
         for path, name in zip(paths, names):

@@ -127,6 +127,26 @@ def test_all_results_are_written_and_agree(
     assert not list((out / "partial").glob("*")) and not list(out.rglob(".*"))
 
 
+def test_blanks_and_other_scripts_in_names_do_not_cost_the_summaries(
+    tmp_path: Path, detector: Detector, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["my scene.png", "\u6e2f\u53e3 1.v2.png", "dir 1/x.png", "dir 2/x.png"]
+    for seed, name in enumerate(names):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".png", noise_image(64, 64, seed=seed))[1].tobytes())
+    paths = [tmp_path / "in" / name for name in names]
+    out = tmp_path / "out"
+    outcomes = run_files(detector, paths, _file_run(out))
+    assert [o.status for o in outcomes] == ["done"] * 4
+    assert caplog.text.count("image names hold white space") == 1
+    assert "'my scene' as my%20scene" in caplog.text
+    ids = {i for rows in read_task1(out / "Task1").values() for i in rows.image_ids}
+    assert ids == {"my scene", "\u6e2f\u53e3 1.v2", "dir 1_x_png", "dir 2_x_png"}
+    assert len(json.loads((out / "coco.json").read_text())["images"]) == 4
+    assert len(list((out / "pictures").iterdir())) == 4
+
+
 def test_second_run_does_only_what_is_new(
     pictures: Path, tmp_path: Path, detector: Detector
 ) -> None:

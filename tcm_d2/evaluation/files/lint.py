@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tcm_d2.evaluation.files.image_ids import match_image_id
 from tcm_d2.evaluation.files.rows import (
     LintProblem,
     ParsedFile,
@@ -170,7 +171,7 @@ def _check_rows(
 ) -> list[LintProblem]:
     rows = parsed.rows
     distinct = list(dict.fromkeys(rows.image_ids))
-    unknown = {i for i in distinct if known is not None and i not in known}
+    unknown = {i for i in distinct if known is not None and match_image_id(i, known) not in known}
     patches = {i for i in distinct if (known is None or i in unknown) and looks_like_patch_name(i)}
     unknown -= patches
     flat = np.abs(signed_area(rows.quads)) < _MIN_AREA_PX2

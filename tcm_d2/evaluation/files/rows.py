@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from tcm_d2.evaluation.files.image_ids import decode_image_id
 from tcm_d2.evaluation.scoring.quad_iou import FloatArray, IntArray
 from tcm_d2.ops.text_rows import parse_text_rows
 
@@ -124,7 +125,7 @@ def is_shadow(file: ResultFile) -> bool:
 
 
 def parse_result_file(file: ResultFile, *, task: Task = 1) -> ParsedFile:
-    """Parse all good rows, and list the bad ones.
+    """Parse all good rows, and list the bad ones; escapes in image ids are undone.
 
     Raises:
         ValueError: when the file is not UTF-8 text.
@@ -133,7 +134,8 @@ def parse_result_file(file: ResultFile, *, task: Task = 1) -> ParsedFile:
     num_values = NUM_FIELDS[task] - 1
     try:
         found = parse_text_rows(content, num_values=num_values)
-        image_ids = [found.names[index] for index in found.name_index.tolist()]
+        names = list(map(decode_image_id, found.names))
+        image_ids = [names[index] for index in found.name_index.tolist()]
         values, lines = found.values.numpy(), found.lines.numpy()
         bad_lines = found.bad_lines.tolist()
         texts = content.splitlines() if bad_lines else []
@@ -153,7 +155,7 @@ def parse_result_file(file: ResultFile, *, task: Task = 1) -> ParsedFile:
         extra = np.array([list(map(float, fields[1:])) for _, fields in more])
         lines = np.concatenate([lines, [line for line, _ in more]])
         order = np.argsort(lines, kind="stable")
-        image_ids += [fields[0] for _, fields in more]
+        image_ids += [decode_image_id(fields[0]) for _, fields in more]
         image_ids = [image_ids[row] for row in order.tolist()]
         values, lines = np.concatenate([values, extra])[order], lines[order]
     return ParsedFile(_to_detections(image_ids, values, task), lines, problems)

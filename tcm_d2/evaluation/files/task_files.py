@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from tcm_d2.data.dota.labels import write_bytes_atomically
+from tcm_d2.evaluation.files.image_ids import encode_image_id
 from tcm_d2.evaluation.files.rows import (
     ClassDetections,
     Task,
@@ -59,6 +60,8 @@ def write_results(
 ) -> list[Path]:
     """Write one file per class, each atomically; classes without rows get an empty file.
 
+    White space in image ids is written with escapes, see ``image_ids``.
+
     Args:
         output_dir: made where missing.
         detections: rows by class name; a class may be absent.
@@ -67,7 +70,7 @@ def write_results(
 
     Raises:
         ValueError: when ``detections`` holds a class that is not in ``classes``, numbers that are
-            not finite, or image ids that are empty or hold white space.
+            not finite, or image ids that are empty.
     """
     contents = _format_files(detections, classes, task)
     folder = Path(output_dir)
@@ -189,15 +192,13 @@ def _format_rows(class_name: str, rows: ClassDetections, task: Task) -> bytes:
             "expected finite numbers, got NaN or infinity; drop such rows before writing"
         )
     index_of = {image_id: index for index, image_id in enumerate(dict.fromkeys(rows.image_ids))}
-    for image_id in index_of:
-        if len(image_id.split()) != 1 or image_id.strip() != image_id:
-            raise ValueError(
-                f"detections of class {class_name!r}: expected image ids without white space, got "
-                f"{image_id!r}; rename the image"
-            )
+    try:
+        names = list(map(encode_image_id, index_of))
+    except ValueError as error:
+        raise ValueError(f"detections of class {class_name!r}: {error}") from None
     name_index = np.fromiter(map(index_of.__getitem__, rows.image_ids), np.int64)
     return format_text_rows(
-        list(index_of),
+        names,
         torch.from_numpy(name_index),
         torch.from_numpy(np.array(rows.scores, np.float64)),
         torch.from_numpy(_to_values(rows.quads, task)),

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from tcm_d2.data.dota.labels import LabelProblems
+from tcm_d2.evaluation.files.image_ids import match_image_id
 from tcm_d2.evaluation.files.rows import (
     TASKS,
     ClassDetections,
@@ -132,7 +133,8 @@ def prepare_evaluation(
     dropped: Counter[str] = Counter()
     for name, objects in annotations.by_class.items():
         rows = detections.get(name, no_detections())
-        image_index = np.array([index_of.get(i, -1) for i in rows.image_ids], dtype=np.int64)
+        meant = {i: match_image_id(i, index_of) for i in dict.fromkeys(rows.image_ids)}
+        image_index = np.array([index_of.get(meant[i], -1) for i in rows.image_ids], dtype=np.int64)
         known = image_index >= 0
         quads, scores = rows.quads, rows.scores
         if not known.all():

@@ -6,7 +6,6 @@ model = model_zoo.get("tcm_fcos.yaml", weights="model_final.pth", device="cpu")
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from tcm_d2.config.loader import load_config
 from tcm_d2.engine.from_yaml import plan_from_yaml
 from tcm_d2.engine.open_config import open_plan
 from tcm_d2.engine.run_folder import usable_device
+from tcm_d2.messages import near_match_hint
 from tcm_d2.weight_files.reading import read_weight_file
 
 _PACKAGE_DIR = Path(__file__).resolve().parent
@@ -47,10 +47,9 @@ def get_config_file(config_path: str) -> str:
     """
     names = list_config_files()
     if config_path not in names:
-        near = difflib.get_close_matches(config_path, names, n=4, cutoff=0.4)
         raise ValueError(
-            f"config_path: unknown configuration {config_path!r}; near matches: "
-            f"{', '.join(near) or 'none'}; list_config_files() gives all {len(names)}"
+            f"config_path: unknown configuration {config_path!r}"
+            f"{near_match_hint(config_path, names)}; list_config_files() gives all {len(names)}"
         )
     return str(_config_dir() / config_path)
 

@@ -29,8 +29,8 @@ from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from tcm_d2.data.dota.labels import write_bytes_atomically
 from tcm_d2.engine.open_config import open_plan
+from tcm_d2.files import write_bytes_atomically
 
 # The image tower's coarsest stride, to which images are padded.
 _DIVISOR_PX = 32

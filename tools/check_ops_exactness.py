@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
+from tcm_d2.files import write_bytes_atomically
 from tcm_d2.ops import extension_status
 from tests.ops.exactness import families, oracle, peers, quads
 from tests.ops.exactness.checks import Tally, check_family
@@ -166,16 +166,6 @@ def report(args: argparse.Namespace) -> tuple[str, list[str]]:
     return "\n\n".join(parts) + "\n", found
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Write the file whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name)
-    with os.fdopen(handle, "w", encoding="ascii") as stream:
-        stream.write(text)
-    os.chmod(name, 0o644)
-    os.replace(name, file)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     args = parse_arguments(argv)
@@ -190,7 +180,7 @@ def main(argv: list[str] | None = None) -> int:
             f"{' --recorded ' + args.recorded.name if args.recorded else ''}`, seed {args.seed}, "
             f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} CPU cores, no GPU.\n\n"
         )
-        write_atomically(args.output, head + text)
+        write_bytes_atomically(args.output, (head + text).encode("ascii"))
     return 1 if found else 0
 
 

@@ -30,10 +30,12 @@ import tcm_d2
 from tcm_d2.checkpoint.convert import convert_state_dict
 from tcm_d2.checkpoint.head_names import HEAD_TITLES, find_own_head_kind
 from tcm_d2.checkpoint.inference_file import inference_metadata
-from tcm_d2.checkpoint.load import load_weights, match_weights, write_atomically
-from tcm_d2.checkpoint.load_report import report_table, some_names, some_of
+from tcm_d2.checkpoint.load import load_weights, match_weights
+from tcm_d2.checkpoint.load_report import names_by_first_part, report_table
 from tcm_d2.engine.loop import EMA_KEY
 from tcm_d2.engine.open_config import open_plan
+from tcm_d2.files import write_atomically
+from tcm_d2.messages import some_names
 from tcm_d2.modeling.clip.text import decode_prompts
 from tcm_d2.modeling.meta_arch.one_stage import FIXED_TEXT_NAMES
 from tcm_d2.weight_files.description import describe_tensors, find_naming
@@ -123,7 +125,7 @@ def describe(path: Path, file: WeightFile) -> str:
     dtypes = sorted({str(t.dtype).removeprefix("torch.") for t in file.tensors.values()})
     lines = [
         f"{path}: {describe_tensors(file.tensors)}",
-        f"  names of {find_naming(file.tensors)}: {some_names(list(file.tensors))}",
+        f"  names of {find_naming(file.tensors)}: {names_by_first_part(list(file.tensors))}",
         f"  {len(file.tensors)} tensors, {num_values:,} values, {', '.join(dtypes)}",
     ]
     converted = convert_state_dict(file.tensors).state_dict
@@ -138,9 +140,9 @@ def describe(path: Path, file: WeightFile) -> str:
     if file.is_torchscript:
         lines.append("  a TorchScript archive; its program was not run")
     if file.rest:
-        lines.append(f"  besides: {some_of(list(file.rest))}")
+        lines.append(f"  besides: {some_names(list(file.rest))}")
     if file.skipped:
-        lines.append(f"  objects skipped, not run: {some_of(list(file.skipped))}")
+        lines.append(f"  objects skipped, not run: {some_names(list(file.skipped))}")
     return "\n".join(lines)
 
 
@@ -194,10 +196,10 @@ def convert_names(file: WeightFile, path: Path) -> Converted:
         )
     names = list(converted.state_dict)
     rows = [
-        ("converted", len(names), some_names(names)),
-        ("of these reshaped", len(converted.reshaped), some_of(converted.reshaped, "; ")),
-        ("unknown, left out", len(converted.unknown), some_names(converted.unknown)),
-        ("dead, left out", len(converted.dead), some_names(converted.dead)),
+        ("converted", len(names), names_by_first_part(names)),
+        ("of these reshaped", len(converted.reshaped), some_names(converted.reshaped, "; ")),
+        ("unknown, left out", len(converted.unknown), names_by_first_part(converted.unknown)),
+        ("dead, left out", len(converted.dead), names_by_first_part(converted.dead)),
     ]
     return Converted(converted.state_dict, {}, report_table(rows, converted.notes))
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tcm_d2.data.dota.labels import write_bytes_atomically
+from tcm_d2.files import write_bytes_atomically
 from tcm_d2.structures.conversions import boxes_to_le90, boxes_to_le135, boxes_to_oc, boxes_to_quads
 
 _OURS, _WIDTH, _OTHER = "#0b5cad", "#c2410c", "#5b6470"

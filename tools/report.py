@@ -25,13 +25,14 @@ from pathlib import Path
 import numpy as np
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
-from tcm_d2.data.dota.labels import list_labels, write_bytes_atomically
+from tcm_d2.data.dota.labels import list_labels
 from tcm_d2.data.images import read_image
 from tcm_d2.evaluation.dota_evaluator import REPORT_FILE, TASK1_DIR
 from tcm_d2.evaluation.files.report_file import ScoringRules, read_scoring_rules
 from tcm_d2.evaluation.files.task_files import read_task1
 from tcm_d2.evaluation.scoring.average_precision import METRICS
 from tcm_d2.evaluation.scoring.task1 import read_annotations
+from tcm_d2.files import write_bytes_atomically
 from tcm_d2.inference.find_files import find_sources
 from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.score_maps import compute_score_maps

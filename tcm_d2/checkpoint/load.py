@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
 from tcm_d2.checkpoint.convert import ConvertedStateDict, convert_state_dict
-from tcm_d2.checkpoint.load_report import LoadReport, some_names, some_of
+from tcm_d2.checkpoint.load_report import LoadReport, names_by_first_part
 from tcm_d2.checkpoint.reshape import COUNTER_SUFFIX, Fit, fit_tensors
+from tcm_d2.files import write_atomically
+from tcm_d2.messages import some_names
 from tcm_d2.modeling.meta_arch.one_stage import (
     FIXED_TEXT_MESSAGE,
     FIXED_TEXT_NAMES,
@@ -105,8 +106,8 @@ def match_weights(
         shapes = [f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()]
         raise ValueError(
             f"weights '{source}': fits nothing in this model: the file holds {len(tensors)} "
-            f"tensors, like {some_of(shapes)}; it looks like {describe_tensors(tensors)}, while "
-            f"the model has names like {some_of(list(own))}"
+            f"tensors, like {some_names(shapes)}; it looks like {describe_tensors(tensors)}, while "
+            f"the model has names like {some_names(list(own))}"
         )
     return fit.tensors, _make_report(own, converted, fit)
 
@@ -206,20 +207,6 @@ class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         )
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file through ``write`` so that ``path`` is never half written, even after a kill."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _warn_of_plain_gelu(model: nn.Module, path: str) -> None:
     text_encoder = getattr(model, "text_encoder", None)
     if text_encoder is not None and any(isinstance(m, nn.GELU) for m in text_encoder.modules()):
@@ -236,6 +223,6 @@ def _require_all_parameters(model: nn.Module, report: LoadReport, path: str) -> 
     if names:
         raise ValueError(
             f"weights '{path}': {len(names)} parameters of the model are not in the file or have "
-            f"another shape there: {some_names(names)}; is the configuration the one it was "
-            "trained with?"
+            f"another shape there: {names_by_first_part(names)}; is the configuration the one it "
+            "was trained with?"
         )

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from tabulate import tabulate
 
-# Names shown per row of the report and per refusal.
-MAX_NAMES_SHOWN = 6
+from tcm_d2.messages import MAX_NAMES_SHOWN, some_names
+
 # Characters after which the names of a row go on in the next line.
 NAMES_WIDTH = 80
 
@@ -66,12 +66,12 @@ class LoadReport(NamedTuple):
         shapes = [f"{name} {theirs} -> {ours}" for name, theirs, ours in self.mismatched]
         return report_table(
             [
-                ("loaded", len(self.loaded), some_names(self.loaded)),
-                ("of these reshaped", len(self.reshaped), some_of(self.reshaped, "; ")),
-                ("missing", len(self.missing), some_names(self.missing)),
-                ("unexpected", len(self.unexpected), some_names(self.unexpected)),
-                ("other shape, not loaded", len(shapes), some_of(shapes, "; ")),
-                ("dead", len(self.dead), some_names(self.dead)),
+                ("loaded", len(self.loaded), names_by_first_part(self.loaded)),
+                ("of these reshaped", len(self.reshaped), some_names(self.reshaped, "; ")),
+                ("missing", len(self.missing), names_by_first_part(self.missing)),
+                ("unexpected", len(self.unexpected), names_by_first_part(self.unexpected)),
+                ("other shape, not loaded", len(shapes), some_names(shapes, "; ")),
+                ("dead", len(self.dead), names_by_first_part(self.dead)),
             ],
             self.notes,
         )
@@ -89,23 +89,15 @@ def report_table(rows: Sequence[tuple[str, int, str]], notes: Iterable[str]) -> 
     return "\n".join([table, *(f"note: {note}" for note in notes)])
 
 
-def some_names(names: Sequence[str]) -> str:
+def names_by_first_part(names: Sequence[str]) -> str:
     """Return a few names, or how many there are below each first part where they are many."""
     if len(names) <= MAX_NAMES_SHOWN:
         return ", ".join(names)
     counts = Counter(name.partition(".")[0] for name in names)
-    return some_of(
+    return some_names(
         [
             f"{name.partition('.')[0]}.* ({n})" if n > 1 else name
             for name in names
             if (n := counts.pop(name.partition(".")[0], 0))
         ]
     )
-
-
-def some_of(items: Sequence[object], separator: str = ", ") -> str:
-    """Return the first few items as text."""
-    shown = separator.join(str(item) for item in items[:MAX_NAMES_SHOWN])
-    if len(items) <= MAX_NAMES_SHOWN:
-        return shown
-    return f"{shown}{separator}... ({len(items)} in all)"

@@ -18,12 +18,12 @@ from tcm_d2.data.dota.labels import (
     LabelError,
     LabelProblems,
     list_labels,
-    quads_area_px2,
     read_label,
 )
 from tcm_d2.data.dota.windows import quads_window_iof
 from tcm_d2.data.images import BadImageError, list_images, read_image, read_image_size_hw
 from tcm_d2.data.workers import image_pool
+from tcm_d2.structures.quads import signed_areas
 
 Severity = Literal["error", "warning"]
 
@@ -254,7 +254,7 @@ def _statistics(facts: Sequence[ImageFacts], classes: Sequence[str] | None) -> d
     labels = np.array(names)
     sizes = np.array([item.size_hw for item in facts if item.size_hw is not None]).reshape(-1, 2)
     areas = [
-        abs(float(quads_area_px2(np.array(obj.quad).reshape(1, 4, 2))[0]))
+        abs(float(signed_areas(np.array(obj.quad).reshape(4, 2))))
         for item in facts
         for obj in item.objects
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from tabulate import tabulate
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES, check_classes, class_name_to_prompt
 from tcm_d2.data.dota.register import register_dota, register_dota_split
 from tcm_d2.data.public_sets import register_public_sets
+from tcm_d2.messages import near_match_hint
 
 logger = logging.getLogger(__name__)
 
@@ -98,9 +98,8 @@ def check_name(name: str) -> None:
     """Raise ValueError, with near matches, when no data set of this name is registered."""
     known = list(DatasetCatalog.list())
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=4, cutoff=0.4)
         raise ValueError(
-            f"unknown data set {name!r}; near matches: {', '.join(near) or 'none'}. Name folders "
+            f"unknown data set {name!r}{near_match_hint(name, known)}. Name folders "
             "of patches with DATASETS.PATCH_DIRS \"['name=patch_dir']\""
         )
 

@@ -13,8 +13,8 @@ from detectron2.structures import Boxes, Instances, RotatedBoxes
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from tcm_d2.checkpoint.load import write_atomically
 from tcm_d2.engine.sample_stream import Batch
+from tcm_d2.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.logger import setup_logger
 
-from tcm_d2.checkpoint.load import write_atomically
 from tcm_d2.engine.plan import Plan
 from tcm_d2.engine.seeding import use_deterministic_algorithms
+from tcm_d2.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

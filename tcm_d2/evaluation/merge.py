@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tcm_d2.data.dota.labels import write_bytes_atomically
 from tcm_d2.evaluation.files.task_files import ClassDetections
 from tcm_d2.evaluation.scoring.quad_iou import FloatArray, IntArray, nms_quads
+from tcm_d2.files import write_bytes_atomically
 from tcm_d2.structures.conversions import boxes_to_quads
 
 NameStyle = Literal["auto", "rate", "size"]

@@ -14,8 +14,8 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 import tcm_d2
-from tcm_d2.checkpoint.load import write_atomically
 from tcm_d2.export.dense_model import DenseModel
+from tcm_d2.files import write_atomically
 from tcm_d2.modeling.meta_arch.one_stage import SIZE_DIVISIBILITY_PX
 
 logger = logging.getLogger(__name__)

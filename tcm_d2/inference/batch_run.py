@@ -19,10 +19,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from tcm_d2.data.dota.labels import write_bytes_atomically
 from tcm_d2.data.images import IMAGE_SUFFIXES
 from tcm_d2.evaluation.files.image_ids import describe_escaped_ids
 from tcm_d2.evaluation.files.task_files import ClassDetections, write_task1
+from tcm_d2.files import write_bytes_atomically
 from tcm_d2.inference.detector import Detector
 from tcm_d2.inference.large_image import ResumeFile
 from tcm_d2.inference.rasters import open_scene

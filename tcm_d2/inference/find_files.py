@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from tcm_d2.checkpoint.inference_file import holds_config
 from tcm_d2.config.lazy import TARGET_KEY, load_lazy_config
 from tcm_d2.config.loader import load_config
 from tcm_d2.inference.bundled import find_shipped, list_shipped
+from tcm_d2.messages import near_match_hint
 from tcm_d2.weight_files.reading import read_weight_file
 
 WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -96,8 +96,7 @@ def _missing_message(path: Path) -> str:
 def _near(path: Path) -> str:
     if not path.parent.is_dir():
         return f" (nor is there a folder '{path.parent}')"
-    near = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], cutoff=0.5)
-    return f"; near it: {', '.join(near)}" if near else ""
+    return near_match_hint(path.name, [p.name for p in path.parent.iterdir()])
 
 
 def _config_in(folder: Path, *, beside: Path | None = None) -> Path:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tcm_d2.structures.quads import signed_areas
+
 FloatArray = NDArray[np.float64]
 NEEDS_GEO = "install it with: pip install 'tcm_d2[geo]'"
 # Files hold longitude first, whatever the authority's order of axes.
@@ -69,8 +71,6 @@ class GeoReference:
 
 def closed_ring(corners: FloatArray) -> list[list[float]]:
     """Return a polygon's corners (4, 2) as a closed ring, counter-clockwise where y goes up."""
-    following = np.roll(corners, -1, axis=0)
-    twice_area = float((corners[:, 0] * following[:, 1] - following[:, 0] * corners[:, 1]).sum())
-    ordered = corners if twice_area >= 0 else corners[::-1]
+    ordered = corners if signed_areas(corners) >= 0 else corners[::-1]
     points: list[list[float]] = ordered.tolist()
     return [*points, points[0]]

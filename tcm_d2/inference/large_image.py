@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from tcm_d2.data.dota.labels import write_bytes_atomically
 from tcm_d2.data.dota.windows import window_starts
+from tcm_d2.files import write_bytes_atomically
 from tcm_d2.inference.rasters import Scene
 from tcm_d2.inference.seams import SEAM_RULES, SeamRule, merge_windows
 from tcm_d2.inference.stretch import UInt8Array

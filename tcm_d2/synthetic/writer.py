@@ -13,7 +13,8 @@ from pathlib import Path
 
 import cv2
 
-from tcm_d2.data.dota.labels import write_bytes_atomically, write_label
+from tcm_d2.data.dota.labels import write_label
+from tcm_d2.files import write_bytes_atomically
 from tcm_d2.synthetic.config import SyntheticConfig
 from tcm_d2.synthetic.render import render_image
 

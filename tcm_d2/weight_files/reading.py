@@ -7,7 +7,6 @@ objects of its own classes) is read again by our unpickler, which makes no objec
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import pickle
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tcm_d2.messages import near_match_hint
 from tcm_d2.weight_files.unpickling import (
     RefusedGlobalError,
     StandIn,
@@ -95,9 +95,7 @@ def _missing_message(path: Path) -> str:
     message = f"weights '{path}': no such file"
     if path.parent.is_dir():
         names = [p.name for p in path.parent.iterdir() if p.is_file()]
-        near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
-        if near:
-            message += f"; near it: {', '.join(near)}"
+        message += near_match_hint(path.name, names)
     return message
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from tcm_d2.checkpoint.load import SafeCheckpointer, load_weights, write_atomically
+from tcm_d2.checkpoint.load import SafeCheckpointer, load_weights
 
 
 class _Model(nn.Module):
@@ -82,21 +81,6 @@ def test_checkpointer_round_trip_is_plain(tmp_path: Path) -> None:
     assert checkpointer.load(checkpointer.get_checkpoint_file())["iteration"] == 1
     assert torch.equal(fresh.head.weight, model.head.weight)
     assert fresh_optimizer.state_dict()["state"].keys() == optimizer.state_dict()["state"].keys()
-
-
-def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
-    """A full disk or a kill in the middle of writing: the old checkpoint stays whole."""
-    path = tmp_path / "model_final.pth"
-    write_atomically(path, lambda stream: stream.write(b"old"))
-
-    def write_half(stream: Any) -> None:
-        stream.write(b"ne")
-        raise OSError("no space left on device")
-
-    with pytest.raises(OSError, match="no space"):
-        write_atomically(path, write_half)
-    assert path.read_bytes() == b"old"
-    assert [p.name for p in tmp_path.iterdir()] == ["model_final.pth"]
 
 
 def test_without_weights_the_model_stays(tmp_path: Path) -> None:

@@ -186,7 +186,11 @@ def test_tta_takes_the_views_of_the_configuration(run_dir: Path) -> None:
     ("path", "options", "message"),
     [
         ("nowhere/run", {}, r"'.*nowhere/run': no such file or folder \(nor is there a folder"),
-        ("outt", {}, r"'.*outt': no such file or folder; near it: out; expected an output folder"),
+        (
+            "outt",
+            {},
+            r"'.*outt': no such file or folder; near matches: out; expected an output",
+        ),
         ("out/source", {}, r"found no configuration \(config\.yaml, config_lazy\.yaml in .*source"),
         ("out/source/small.yaml", {}, r"a configuration without weights .* weights='model_final"),
         ("out", {"weights": "out/x.pth"}, r"weights 'out/x\.pth': no such file"),

@@ -75,7 +75,7 @@ def test_a_good_data_set_passes(check: Callable[..., tuple[int, str]], tmp_path:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["5 5 25 5 25 15 5 15 shp 0"], r"unknown class 'shp'; did you mean 'ship'"),
+        (["5 5 25 5 25 15 5 15 shp 0"], r"unknown class 'shp'; near matches: ship"),
         (["5 5 25 5 25 15 5 ship"], "x wrong number of fields"),
         (["5 5 25 5 25 15 5 x ship 0"], "x not a number"),
         (["5 5 25 5 25 5 5 5 ship 0"], "x quad without area"),

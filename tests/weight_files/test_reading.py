@@ -174,7 +174,7 @@ def test_a_pickled_model_is_named(tmp_path: Path) -> None:
 
 def test_missing_remote_and_folder(tmp_path: Path) -> None:
     (tmp_path / "model_final.pth").touch()
-    with pytest.raises(FileNotFoundError, match=r"no such file; near it: model_final\.pth"):
+    with pytest.raises(FileNotFoundError, match=r"no such file; near matches: model_final\.pth"):
         read_weight_file(tmp_path / "model_fnal.pth")
     with pytest.raises(FileNotFoundError, match="got a folder"):
         read_weight_file(tmp_path)

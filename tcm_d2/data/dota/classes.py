@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
+
+from tcm_d2.messages import near_match_hint
 
 # The order is the one of the published models and of mmrotate, so that label indices agree.
 DOTA_V1_CLASSES: tuple[str, ...] = (
@@ -48,10 +49,9 @@ def class_name_to_prompt(class_name: str) -> str:
 
 
 def describe_unknown_class(class_name: str, classes: Sequence[str]) -> str:
-    """Return one sentence that says what is known and what was probably meant."""
-    near = difflib.get_close_matches(class_name.lower(), list(classes), n=2, cutoff=0.6)
-    hint = f"did you mean {' or '.join(repr(name) for name in near)}? " if near else ""
-    return f"{hint}known: {', '.join(classes)}"
+    """Return a sentence that names the class, near matches and what is known."""
+    near = near_match_hint(class_name, classes)
+    return f"unknown class {class_name!r}{near}; known: {', '.join(classes)}"
 
 
 def check_classes(

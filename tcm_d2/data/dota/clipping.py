@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tcm_d2.structures.quads import signed_areas
+
 # Corners nearer to each other than this are one: a corner on the border is found by two edges.
 _SAME_POINT_PX = 1e-6
 _NUM_CORNERS = 4
@@ -68,7 +70,8 @@ def _to_four_corners(polygon: np.ndarray) -> np.ndarray:
     """Turn edges into their middles, or halve the longest one, until four corners are left."""
     while len(polygon) > _NUM_CORNERS:
         merged = [_merge_edge(polygon, edge) for edge in range(len(polygon))]
-        changes = np.abs([_area(candidate) - _area(polygon) for candidate in merged])
+        areas = np.abs(signed_areas(np.stack(merged)))
+        changes = np.abs(areas - np.abs(signed_areas(polygon)))
         polygon = merged[int(changes.argmin())]
     if len(polygon) < _NUM_CORNERS:
         following = np.roll(polygon, -1, axis=0)
@@ -81,11 +84,6 @@ def _merge_edge(polygon: np.ndarray, edge: int) -> np.ndarray:
     """Return the polygon (N - 1, 2) in which an edge has become its middle."""
     turned = np.roll(polygon, -edge, axis=0)
     return np.concatenate([turned[:2].mean(axis=0, keepdims=True), turned[2:]])
-
-
-def _area(polygon: np.ndarray) -> float:
-    x, y = polygon[:, 0], polygon[:, 1]
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
 
 def _start_near(corners: np.ndarray, quad: np.ndarray) -> np.ndarray:

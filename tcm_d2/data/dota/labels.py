@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,12 @@ from typing import Literal
 import numpy as np
 
 from tcm_d2.data.dota.classes import describe_unknown_class
+from tcm_d2.files import write_bytes_atomically
+from tcm_d2.structures.quads import (
+    order_quads_around_center,
+    quads_cross_themselves,
+    signed_areas,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -173,9 +178,7 @@ def check_label(
             kept.append(obj)
             numbers.append(number)
             continue
-        message = (
-            f"unknown class {obj.class_name!r}; {describe_unknown_class(obj.class_name, classes)}"
-        )
+        message = describe_unknown_class(obj.class_name, classes)
         _complain(f"{where}:{number}: {message}", "unknown class", on_error, problems)
     label.objects = kept
     _check_quads(label, numbers, where, on_error, problems)
@@ -193,51 +196,6 @@ def write_label(path: str | os.PathLike[str], label: DotaLabel) -> None:
         numbers = " ".join(repr(round(float(v), WRITTEN_DECIMALS) + 0.0) for v in obj.quad)
         lines.append(f"{numbers} {obj.class_name} {obj.difficult}")
     write_bytes_atomically(path, "".join(f"{line}\n" for line in lines).encode("utf-8"))
-
-
-def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write ``content`` to a temporary file beside ``path`` and move it there in one step."""
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        # mkstemp makes files private; data sets are shared like any other file.
-        os.chmod(temporary, 0o666 & ~_UMASK)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def quads_area_px2(quads: np.ndarray) -> np.ndarray:
-    """Return the signed areas (M,) of quads (M, 4, 2); positive when clockwise on screen."""
-    following = np.roll(quads, -1, axis=1)
-    cross = quads[..., 0] * following[..., 1] - quads[..., 1] * following[..., 0]
-    return 0.5 * cross.sum(axis=1)
-
-
-def quads_cross_themselves(quads: np.ndarray) -> np.ndarray:
-    """Return (M,) bool: two opposite edges of quads (M, 4, 2) cut each other."""
-    p0, p1, p2, p3 = (quads[:, i] for i in range(4))
-    return _segments_cut(p0, p1, p2, p3) | _segments_cut(p1, p2, p3, p0)
-
-
-def order_quads_around_center(quads: np.ndarray) -> np.ndarray:
-    """Return quads (M, 4, 2) with corners sorted by angle about their mean, starting anywhere."""
-    offset = quads - quads.mean(axis=1, keepdims=True)
-    order = np.argsort(np.arctan2(offset[..., 1], offset[..., 0]), axis=1, kind="stable")
-    return np.take_along_axis(quads, order[..., None], axis=1)
-
-
-def _read_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-# Read once at import: asking for it changes it for a moment, which is not thread-safe later.
-_UMASK = _read_umask()
 
 
 def _read_lines(path: str) -> list[str]:
@@ -296,8 +254,8 @@ def _parse_object(
     name = fields[8]
     if known is not None and name not in known:
         raise LabelError(
-            f"unknown class {name!r}; {describe_unknown_class(name, classes or ())}; correct the "
-            "line or use the class list of this version of the data set",
+            f"{describe_unknown_class(name, classes or ())}; correct the line or use the class "
+            "list of this version of the data set",
             "unknown class",
         )
     difficult = fields[9] if len(fields) == 10 else "0"
@@ -329,7 +287,7 @@ def _check_quads(
         return
     quads = np.array([obj.quad for obj in label.objects]).reshape(-1, 4, 2)
     crossing = quads_cross_themselves(quads)
-    flat = ~crossing & (np.abs(quads_area_px2(quads)) < MIN_QUAD_AREA_PX2)
+    flat = ~crossing & (np.abs(signed_areas(quads)) < MIN_QUAD_AREA_PX2)
     bad = np.flatnonzero(crossing | flat)
     if not len(bad):
         return
@@ -360,16 +318,6 @@ def _complain(message: str, kind: str, on_error: OnError, found: LabelProblems) 
     if on_error == "raise":
         raise LabelError(message, kind)
     found.add(kind, message)
-
-
-def _segments_cut(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """Return (M,) bool: segments a-b and c-d, points (M, 2), cross in their interiors."""
-    return (_side(a, b, c) * _side(a, b, d) < 0) & (_side(c, d, a) * _side(c, d, b) < 0)
-
-
-def _side(a: np.ndarray, b: np.ndarray, point: np.ndarray) -> np.ndarray:
-    ab, ap = b - a, point - a
-    return np.sign(ab[:, 0] * ap[:, 1] - ab[:, 1] * ap[:, 0])
 
 
 def list_labels(label_dir: str | os.PathLike[str]) -> dict[str, Path]:

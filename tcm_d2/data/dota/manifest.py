@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tcm_d2.data.dota.labels import write_bytes_atomically
+from tcm_d2.files import UnsafeNameError, checked_name, write_bytes_atomically
 
 MANIFEST_NAME = "manifest.jsonl"
 PARTIAL_NAME = "manifest.partial.jsonl"
@@ -54,6 +55,7 @@ _REQUIRED = {
     item.name for item in dataclasses.fields(PatchRecord) if item.default is dataclasses.MISSING
 }
 _KNOWN = {item.name for item in dataclasses.fields(PatchRecord)}
+_NUMBERS = ("x0", "y0", "width", "height", "scale", "num_objects")
 
 
 def read_manifest(path: str | os.PathLike[str]) -> list[PatchRecord]:
@@ -110,12 +112,19 @@ def read_finished_images(out_dir: str | os.PathLike[str]) -> dict[str, list[Patc
             finished.setdefault(record.image_id, []).append(record)
     partial = out_dir / PARTIAL_NAME
     if partial.is_file():
-        for line in partial.read_text(encoding="utf-8").splitlines():
+        for number, line in enumerate(partial.read_text(encoding="utf-8").splitlines(), start=1):
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:  # the line that a kill cut; its image is done again
                 continue
-            finished[row["image_id"]] = [_to_record(r, str(partial)) for r in row["patches"]]
+            where = f"{partial}:{number}"
+            if not isinstance(row, dict) or not isinstance(row.get("patches"), list):
+                raise ValueError(
+                    f"{where}: expected the patches of one image, got {line[:60]!r}; delete the "
+                    "line, and its image is cut again"
+                )
+            image_id = checked_name(row.get("image_id"), where=f"{where}: image_id")
+            finished[image_id] = [_to_record(record, where) for record in row["patches"]]
     return finished
 
 
@@ -157,4 +166,20 @@ def _to_record(row: Any, where: str) -> PatchRecord:
             f"{where}: expected a patch record, got one without {', '.join(missing)}; run "
             "tools/split_dota.py again"
         )
-    return PatchRecord(**{key: row[key] for key in _KNOWN if key in row})
+    for key in _NUMBERS:
+        if type(row[key]) not in (int, float) or not math.isfinite(row[key]):
+            raise ValueError(
+                f"{where}: {key}: expected a number, got {row[key]!r}; run "
+                "tools/split_dota.py again"
+            )
+    record = PatchRecord(**{key: row[key] for key in _KNOWN if key in row})
+    for key in ("patch_id", "image_id"):
+        checked_name(getattr(record, key), where=f"{where}: {key}")
+    folder, _, name = str(record.file_name).rpartition("/")
+    if folder != IMAGE_FOLDER:
+        raise UnsafeNameError(
+            f"{where}: file_name: expected {IMAGE_FOLDER}/<name>, got "
+            f"{str(record.file_name)[:80]!r}; run tools/split_dota.py again"
+        )
+    checked_name(name, where=f"{where}: file_name")
+    return record

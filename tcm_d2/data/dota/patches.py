@@ -17,7 +17,6 @@ from tcm_d2.data.dota.labels import (
     LabelProblems,
     OnError,
     read_label,
-    write_bytes_atomically,
     write_label,
 )
 from tcm_d2.data.dota.manifest import PatchRecord
@@ -29,6 +28,7 @@ from tcm_d2.data.dota.windows import (
     sliding_windows,
 )
 from tcm_d2.data.images import BadImageError, read_image_size_hw
+from tcm_d2.files import write_bytes_atomically
 
 _TRUNCATED_MARK = 2
 

@@ -37,6 +37,7 @@ from tcm_d2.data.dota.patches import (
 )
 from tcm_d2.data.images import list_images
 from tcm_d2.data.workers import image_pool
+from tcm_d2.files import checked_name
 
 __all__ = [
     "MULTI_SCALE",
@@ -166,6 +167,7 @@ def _collect_tasks(
         if labels is not None:
             _check_pairs(images, labels, image_dir, config, summary)
         for image_id, image_path in images.items():
+            checked_name(image_id, where=f"{image_dir}: image file")
             if image_id in tasks:
                 raise ValueError(
                     f"image id {image_id!r}: expected once, got {tasks[image_id].image_path} and "

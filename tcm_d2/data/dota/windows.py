@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from tcm_d2.data.dota.labels import quads_area_px2
+from tcm_d2.structures.quads import signed_areas
 
 # Windows whose covered share ties with the best one up to this are kept with it when no window
 # passes the limit (mmrotate's value).
@@ -99,7 +99,7 @@ def quads_window_iof(quads: np.ndarray, windows: np.ndarray) -> np.ndarray:
         overlap[whole, column] = 1.0
         if len(cut):
             inside = _area_in_rectangle(quads[cut] - low, high - low)
-            overlap[cut, column] = inside / np.abs(quads_area_px2(quads[cut]))
+            overlap[cut, column] = inside / np.abs(signed_areas(quads[cut]))
     return np.clip(overlap, 0.0, 1.0)
 
 

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from tcm_d2.data.dota.labels import write_bytes_atomically
 from tcm_d2.evaluation.analysis.numbers import Bin
 from tcm_d2.evaluation.analysis.plots import draw_pictures
 from tcm_d2.evaluation.analysis.result import (
@@ -34,6 +33,7 @@ from tcm_d2.evaluation.analysis.result import (
 )
 from tcm_d2.evaluation.scoring.average_precision import ClassResult
 from tcm_d2.evaluation.scoring.quad_iou import IntArray
+from tcm_d2.files import write_bytes_atomically
 
 EVALUATION_FILE = "evaluation.json"
 MATCHES_FILE = "matches.json"

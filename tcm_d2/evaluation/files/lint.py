@@ -6,7 +6,6 @@ its kind in a file, with their number.
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,7 +26,9 @@ from tcm_d2.evaluation.files.rows import (
     read_result_files,
     result_file_name,
 )
-from tcm_d2.evaluation.scoring.quad_iou import FloatArray, signed_area
+from tcm_d2.evaluation.scoring.quad_iou import FloatArray
+from tcm_d2.messages import near_match_hint
+from tcm_d2.structures.quads import signed_areas
 
 # What each rule says, for help texts and documents.
 RULES = {
@@ -132,9 +133,7 @@ def _check_place(file: ResultFile, task: Task) -> list[LintProblem]:
 
 
 def _unknown_class(name: str, classes: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, classes, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown class {name!r}; {hint}known: {', '.join(classes)}"
+    return f"unknown class {name!r}{near_match_hint(name, classes)}; known: {', '.join(classes)}"
 
 
 def _check_missing(
@@ -174,7 +173,7 @@ def _check_rows(
     unknown = {i for i in distinct if known is not None and match_image_id(i, known) not in known}
     patches = {i for i in distinct if (known is None or i in unknown) and looks_like_patch_name(i)}
     unknown -= patches
-    flat = np.abs(signed_area(rows.quads)) < _MIN_AREA_PX2
+    flat = np.abs(signed_areas(rows.quads)) < _MIN_AREA_PX2
     if task == 2:
         flat |= ~(rows.quads[:, 2] > rows.quads[:, 0]).all(axis=1)
     checks = {

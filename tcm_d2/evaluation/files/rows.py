@@ -19,6 +19,7 @@ import numpy as np
 from tcm_d2.evaluation.files.image_ids import decode_image_id
 from tcm_d2.evaluation.scoring.quad_iou import FloatArray, IntArray
 from tcm_d2.ops.text_rows import parse_text_rows
+from tcm_d2.structures.quads import HBOX_CORNERS
 
 Task = Literal[1, 2]
 TASKS: tuple[int, ...] = (1, 2)
@@ -28,8 +29,6 @@ FIELD_NAMES: dict[int, str] = {
     2: "image_id score x1 y1 x2 y2",
 }
 NUM_FIELDS = {task: len(names.split()) for task, names in FIELD_NAMES.items()}
-# Corners of an upright box as columns of x1 y1 x2 y2, in the order of a quad.
-_HBOX_CORNERS = [0, 1, 2, 1, 2, 3, 0, 3]
 _UTF8_MARK = b"\xef\xbb\xbf"
 _PATCH_NAME = re.compile(r".+__[\d.]+__-?\d+___-?\d+")
 
@@ -162,7 +161,7 @@ def parse_result_file(file: ResultFile, *, task: Task = 1) -> ParsedFile:
 
 
 def _to_detections(image_ids: list[str], values: FloatArray, task: Task) -> ClassDetections:
-    corners = values[:, 1:] if task == 1 else values[:, 1:][:, _HBOX_CORNERS]
+    corners = values[:, 1:] if task == 1 else values[:, 1:][:, HBOX_CORNERS]
     quads = np.ascontiguousarray(corners).reshape(-1, 4, 2)
     return ClassDetections(image_ids, values[:, 0].copy(), quads)
 

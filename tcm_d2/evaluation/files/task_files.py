@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tcm_d2.data.dota.labels import write_bytes_atomically
 from tcm_d2.evaluation.files.image_ids import encode_image_id
 from tcm_d2.evaluation.files.rows import (
     ClassDetections,
@@ -23,6 +22,7 @@ from tcm_d2.evaluation.files.rows import (
 )
 from tcm_d2.evaluation.files.zip_files import pack_zip
 from tcm_d2.evaluation.scoring.quad_iou import FloatArray
+from tcm_d2.files import write_bytes_atomically
 from tcm_d2.ops.text_rows import format_text_rows
 
 __all__ = [

@@ -9,7 +9,7 @@ and below has the same IoU, so that both tasks share everything after this.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -33,10 +33,11 @@ from tcm_d2.evaluation.scoring.average_precision import (
     TieOrder,
 )
 from tcm_d2.evaluation.scoring.quad_iou import FloatArray, quads_to_bounds
+from tcm_d2.messages import some_names
 from tcm_d2.structures.conversions import boxes_to_quads, quads_to_boxes
+from tcm_d2.structures.quads import hboxes_to_quads
 
 UnknownImages = Literal["raise", "drop"]
-MAX_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -156,12 +157,6 @@ def prepare_evaluation(
     return prepared
 
 
-def some_names(names: Sequence[str]) -> str:
-    """Return the first few names, and how many more there are."""
-    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-    return ", ".join(names[:MAX_NAMES]) + more
-
-
 def _as_compared(quads: FloatArray, rules: Rules) -> FloatArray:
     if rules.task == 2:
         return _bounds_as_quads(quads_to_bounds(quads) + np.array([0.0, 0.0, 1.0, 1.0]))
@@ -173,7 +168,7 @@ def _as_compared(quads: FloatArray, rules: Rules) -> FloatArray:
 
 def _bounds_as_quads(bounds: FloatArray) -> FloatArray:
     """Return upright quads (N, 4, 2) of x1, y1, x2, y2 (N, 4)."""
-    return np.asarray(bounds[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2))
+    return hboxes_to_quads(bounds)
 
 
 def _warn_about_inputs(

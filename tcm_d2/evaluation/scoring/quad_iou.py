@@ -36,17 +36,6 @@ class QuadPairs(NamedTuple):
     iou: FloatArray
 
 
-def signed_area(quads: FloatArray) -> FloatArray:
-    """Return the signed areas (N,) of ``quads`` (N, 4, 2) by the shoelace formula.
-
-    Positive where the corners run clockwise on screen (y down).
-    """
-    rel = quads - quads[:, :1]
-    x, y = rel[:, :, 0], rel[:, :, 1]
-    cross = x * np.roll(y, -1, axis=1) - y * np.roll(x, -1, axis=1)
-    return np.asarray(0.5 * cross.sum(axis=1), dtype=np.float64)
-
-
 def quads_to_bounds(quads: FloatArray) -> FloatArray:
     """Return upright bounds (N, 4) as x1, y1, x2, y2 of ``quads`` (N, 4, 2)."""
     return np.concatenate([quads.min(axis=1), quads.max(axis=1)], axis=1)

@@ -18,9 +18,7 @@ from tcm_d2.data.dota.labels import (
     MIN_QUAD_AREA_PX2,
     LabelProblems,
     OnError,
-    quads_cross_themselves,
     read_label,
-    write_bytes_atomically,
 )
 from tcm_d2.evaluation.files.rows import ClassDetections, Task
 from tcm_d2.evaluation.scoring.average_precision import (
@@ -42,9 +40,11 @@ from tcm_d2.evaluation.scoring.protocols import (
     Rules,
     UnknownImages,
     prepare_evaluation,
-    some_names,
 )
-from tcm_d2.evaluation.scoring.quad_iou import FloatArray, signed_area
+from tcm_d2.evaluation.scoring.quad_iou import FloatArray
+from tcm_d2.files import write_bytes_atomically
+from tcm_d2.messages import some_names
+from tcm_d2.structures.quads import quads_cross_themselves, signed_areas
 
 logger = logging.getLogger(__name__)
 
@@ -346,7 +346,7 @@ def score_prepared(
 
 
 def _are_odd(quads: FloatArray) -> NDArray[np.bool_]:
-    flat = np.abs(signed_area(quads)) < MIN_QUAD_AREA_PX2
+    flat = np.abs(signed_areas(quads)) < MIN_QUAD_AREA_PX2
     return np.asarray(flat | quads_cross_themselves(quads), dtype=bool)
 
 

@@ -14,12 +14,10 @@ from tcm_d2.data.dota.labels import (
     LabelError,
     LabelProblems,
     list_labels,
-    order_quads_around_center,
-    quads_area_px2,
-    quads_cross_themselves,
     read_label,
     write_label,
 )
+from tcm_d2.structures.quads import order_quads_around_center, quads_cross_themselves, signed_areas
 
 GOOD = "1 2 11 2 11 8 1 8 ship 0"
 
@@ -70,7 +68,7 @@ BAD_LINES = [
     ("1 2 11 2 11 8 1 x8 ship 0", r"expected 8 numbers .*got 'x8'"),
     ("1 2 11 2 11 8 1 nan ship 0", r"expected finite coordinates"),
     ("1 2 11 2 11 8 1 inf ship 0", r"expected finite coordinates"),
-    ("1 2 11 2 11 8 1 8 shp 0", r"unknown class 'shp'; did you mean 'ship'"),
+    ("1 2 11 2 11 8 1 8 shp 0", r"unknown class 'shp'; near matches: ship"),
     ("1 2 11 2 11 8 1 8 zeppelin 0", r"unknown class 'zeppelin'; known: plane"),
     ("1 2 11 2 11 8 1 8 ship easy", r"difficult flag .*got 'easy'"),
     ("1 2 11 2 11 2 1 2 ship 0", r"expected a quad with an area, got 1 2 11 2 11 2 1 2"),
@@ -109,7 +107,7 @@ def test_repair_orders_the_corners_of_a_self_crossing_quad(tmp_path: Path) -> No
     label = read_label(path, on_error="repair", problems=problems)
     assert len(label.objects) == 2
     quad = np.array(label.objects[1].quad).reshape(1, 4, 2)
-    assert abs(quads_area_px2(quad)[0]) == 60
+    assert abs(signed_areas(quad)[0]) == 60
     assert label.objects[1].difficult == 1
     assert problems.counts == {"self-crossing quad": 1, "quad without area": 1}
 
@@ -119,7 +117,7 @@ def test_crossing_is_found_in_exactly_the_bow_tie_orders() -> None:
     orders = [(0, 1, 2, 3), (3, 2, 1, 0), (0, 2, 1, 3), (0, 1, 3, 2), (2, 0, 1, 3)]
     quads = np.stack([square[list(order)] for order in orders])
     assert quads_cross_themselves(quads).tolist() == [False, False, True, True, True]
-    assert (np.abs(quads_area_px2(order_quads_around_center(quads))) == 16).all()
+    assert (np.abs(signed_areas(order_quads_around_center(quads))) == 16).all()
 
 
 def test_a_picture_instead_of_a_label_file_is_refused(tmp_path: Path) -> None:

@@ -343,3 +343,36 @@ def test_real_patches_hold_the_objects_that_mmrotate_keeps(
         for obj in label.objects:
             quad = np.array(obj.quad).reshape(4, 2) + (record.x0, record.y0)
             assert (tuple(quad.reshape(-1)), obj.class_name, obj.difficult) in known
+
+
+EVIL_NAMES = ["../../outside.png", "/outside.png", "images/../../outside.png", "images/a/b"]
+
+
+@pytest.mark.parametrize("name", EVIL_NAMES)
+@pytest.mark.parametrize("which", ["file_name", "patch_id", "image_id"])
+def test_a_manifest_cannot_delete_files_outside_its_folder(
+    root: Path, tmp_path: Path, name: str, which: str
+) -> None:
+    """The names in it were joined unchecked, and files they named were unlinked."""
+    out, outside = tmp_path / "a" / "out", tmp_path / "outside.png"
+    _split(root, out)
+    outside.write_bytes(b"mine")
+    path = out / "manifest.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[2] |= {which: name if which == "file_name" else name.replace("images", "../images")}
+    rows[2]["source_stamp"] = "changed"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ValueError, match=rf"manifest\.jsonl:3: {which}: expected"):
+        _split(root, out)
+    assert outside.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("row", ["[]", "7", '{"image_id": "P1"}', '{"patches": []}'])
+def test_strange_lines_of_an_interrupted_split_are_named(
+    root: Path, tmp_path: Path, row: str
+) -> None:
+    out = tmp_path / "out"
+    _split(root, out)
+    (out / "manifest.partial.jsonl").write_text(row + "\n")
+    with pytest.raises(ValueError, match=r"manifest\.partial\.jsonl:1: "):
+        _split(root, out)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import shapely
 
-from tcm_d2.data.dota.labels import order_quads_around_center, quads_area_px2
 from tcm_d2.data.dota.windows import (
     keep_covered_windows,
     quads_cut_by_window,
@@ -12,6 +11,7 @@ from tcm_d2.data.dota.windows import (
     sliding_windows,
     window_starts,
 )
+from tcm_d2.structures.quads import order_quads_around_center, signed_areas
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def _random_quads(seed: int) -> np.ndarray:
     low, size = np.round(rng.uniform(-100, 1000, (300, 2))), np.round(rng.uniform(1, 300, (300, 2)))
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
     quads[300:600] = low[:, None] + corners * size[:, None]  # edges along the axes
-    return quads[np.abs(quads_area_px2(quads)) > 1]
+    return quads[np.abs(signed_areas(quads)) > 1]
 
 
 def test_iof_agrees_with_shapely() -> None:

@@ -28,7 +28,7 @@ BAD_FILES = {
     "file-name": ("plane.txt", ROW, "expected a name like Task1_<class>.txt, got 'plane.txt'"),
     "nested-folder": ("mine/Task1_plane.txt", ROW, "pack the files without their folder"),
     "extra-file": ("__MACOSX/._Task1_plane.txt", "\x00", "pack without it"),
-    "unknown-class": ("Task1_small_vehicle.txt", ROW, "did you mean 'small-vehicle'?"),
+    "unknown-class": ("Task1_small_vehicle.txt", ROW, "near matches: small-vehicle"),
     "not-text": ("Task1_plane.txt", b"P\xff 0.5 0 0 1 0 1 1 0 1", "expected UTF-8 text"),
 }
 

@@ -10,8 +10,8 @@ from tcm_d2.evaluation.scoring.quad_iou import (
     nms_quads,
     overlapping_quads,
     paired_quad_iou,
-    signed_area,
 )
+from tcm_d2.structures.quads import signed_areas
 from tests.evaluation.shapes import random_rectangles, upright_quad
 
 
@@ -78,7 +78,7 @@ def test_iou_of_a_self_crossing_quad_is_the_devkits() -> None:
     # A bow tie of two triangles: 4 x 10 / 2 = 20 on the left, 6 x 15 / 2 = 45 the other way round.
     # Oriented so that the larger counts positive, the square below covers 45 - 20 = 25.
     bow_tie = np.array([[[0.0, 0.0], [10.0, 15.0], [10.0, 0.0], [0.0, 10.0]]])
-    area = abs(signed_area(bow_tie)[0])
+    area = abs(signed_areas(bow_tie)[0])
     assert area == pytest.approx(25.0)
     cover = np.array([upright_quad(0, 0, 10, 15)])
     assert paired_quad_iou(bow_tie, cover)[0] == pytest.approx(25 / (25 + 150 - 25))

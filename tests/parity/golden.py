@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
+from tcm_d2.modeling.dense import decode
 from tcm_d2.structures.conversions import boxes_to_quads, le90_to_boxes
 
 
@@ -33,6 +38,10 @@ class Golden:
         return le90_to_boxes(self[name])
 
 
+# Scores this close to a cut may fall on either side of it: the last digits are the processor's.
+NEAR_CUT = 1e-6
+
+
 def relative_error(actual: Tensor, expected: Tensor) -> float:
     """Return the largest difference over the largest magnitude of ``expected``."""
     actual, expected = actual.detach().double(), expected.double()
@@ -41,25 +50,29 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return ((actual - expected).abs().max() / scale).item()
 
 
-def unmatched_detections(
-    actual: tuple[Tensor, Tensor, Tensor],
-    expected: tuple[Tensor, Tensor, Tensor],
-    *,
-    corner_px: float,
-    score: float,
-) -> int:
-    """Return how many detections of either side lack a partner on the other.
+Detections = tuple[Tensor, Tensor, Tensor]
 
-    Partners have one class, corners within ``corner_px`` (in some cyclic order) and scores within
+
+def unmatched_detections(
+    actual: Detections, expected: Detections, *, corner_px: float, score: float
+) -> int:
+    """Return how many detections of either side have no match on the other.
+
+    Matches have one class, corners within ``corner_px`` (in some cyclic order) and scores within
     ``score``. Each side is (boxes, scores, classes).
     """
+    limits = {"corner_px": corner_px, "score": score}
+    return num_missing(actual, expected, **limits) + num_missing(expected, actual, **limits)
+
+
+def num_missing(
+    wanted: Detections, available: Detections, *, corner_px: float, score: float
+) -> int:
+    """Return how many of the wanted detections have no match; see `unmatched_detections`."""
     missing = 0
-    for class_index in torch.cat([actual[2], expected[2]]).unique():
-        quads = [boxes_to_quads(side[0][side[2] == class_index]) for side in (actual, expected)]
-        scores = [side[1][side[2] == class_index] for side in (actual, expected)]
-        if len(quads[0]) == 0 or len(quads[1]) == 0:
-            missing += len(quads[0]) + len(quads[1])
-            continue
+    for class_index in wanted[2].unique():
+        quads = [boxes_to_quads(side[0][side[2] == class_index]) for side in (wanted, available)]
+        scores = [side[1][side[2] == class_index] for side in (wanted, available)]
         distance = torch.stack(
             [
                 (quads[0][:, None] - quads[1][None].roll(shift, dims=2)).abs().amax(dim=(2, 3))
@@ -67,5 +80,51 @@ def unmatched_detections(
             ]
         ).amin(dim=0)
         close = (distance <= corner_px) & ((scores[0][:, None] - scores[1][None]).abs() <= score)
-        missing += int((~close.any(dim=1)).sum()) + int((~close.any(dim=0)).sum())
+        missing += int((~close.any(dim=1)).sum())
     return missing
+
+
+def check_selection(
+    candidates: Callable[[], Detections], expected: Detections, *, corner_px: float, score: float
+) -> None:
+    """Assert that what a head selects before NMS is the reference's selection, beyond rounding.
+
+    At the score threshold and at the limit of candidates per level the last digit of a score, which
+    is the processor's, decides. All whose class score is `NEAR_CUT` above the cut must be among the
+    expected ones, and all expected ones among those that are not `NEAR_CUT` below it.
+
+    Args:
+        candidates: calls the head, which selects with `select_candidates`.
+        expected: the reference's.
+        corner_px, score: see `unmatched_detections`.
+    """
+    with _cut_moved_by(NEAR_CUT):
+        certain = candidates()
+    with _cut_moved_by(-NEAR_CUT):
+        possible = candidates()
+    limits = {"corner_px": corner_px, "score": score}
+    assert num_missing(certain, expected, **limits) == 0
+    assert num_missing(expected, possible, **limits) == 0
+    assert len(certain[0]) <= len(expected[0]) <= len(possible[0])
+    # Ties are few: else this would compare nothing.
+    assert len(possible[0]) - len(certain[0]) <= max(2, len(expected[0]) // 500)
+
+
+@contextmanager
+def _cut_moved_by(margin: float) -> Iterator[None]:
+    """Let heads take candidates from ``margin`` above their cut on, while this is open."""
+
+    def select(logits: Tensor, *, score_threshold: float, topk: int) -> decode.Candidates:
+        scores = logits.float().flatten().sigmoid()
+        cut = score_threshold
+        if len(scores) > topk:
+            cut = max(cut, scores.topk(topk).values[-1].item())
+        num = int((scores > cut + margin).sum())
+        return decode.select_candidates(logits, score_threshold=0.0, topk=num)
+
+    with pytest.MonkeyPatch.context() as patch:
+        heads = [m for n, m in sys.modules.items() if n.startswith("tcm_d2.modeling.heads.")]
+        for module in heads:
+            if getattr(module, "select_candidates", None) is decode.select_candidates:
+                patch.setattr(module, "select_candidates", select)
+        yield

@@ -64,8 +64,10 @@ def test_le90_form_with_its_quirk_for_squares(golden: Golden) -> None:
 
 
 def test_square_anchors_stand_at_minus_half_pi(golden: Golden) -> None:
-    anchors = golden["delta_anchors"][:200]
-    upright = torch.cat([anchors[:, :4], torch.zeros(200, 1)], dim=1)
+    anchors = golden["delta_anchors"]
+    anchors = anchors[anchors[:, 2] == anchors[:, 3]]
+    assert len(anchors) > 0
+    upright = torch.cat([anchors[:, :4], torch.zeros(len(anchors), 1)], dim=1)
     le90 = boxes_to_le90(upright, square_quirk=True)
     torch.testing.assert_close(le90, anchors, rtol=0, atol=1e-6)
     assert bool((boxes_to_le90(upright)[:, 4] == 0).all())
@@ -102,8 +104,12 @@ def test_minimum_area_rectangles(golden: Golden, version: str) -> None:
     # Several rectangles can share the smallest area (each side of a triangular hull gives one):
     # other choices than OpenCV's are fine, if few.
     iou = paired_iou_rotated(boxes, expected)
-    assert (iou < 0.999).sum().item() <= 15
-    assert iou[:250].min().item() > 0.9999  # true rectangles leave no choice
+    assert (iou < 0.999).float().mean().item() <= 0.03
+    sides = quads.roll(-1, dims=1) - quads  # (M, 4, 2)
+    skew = (sides[:, 0] + sides[:, 2]).norm(dim=1) + (sides[:, 0] * sides[:, 1]).sum(dim=1).abs()
+    is_rectangle = skew < 1e-2
+    assert bool(is_rectangle.any())
+    assert iou[is_rectangle].min().item() > 0.9999  # true rectangles leave no choice
 
 
 def test_arrays_and_tensors_give_the_same(golden: Golden) -> None:

@@ -262,7 +262,8 @@ def test_merged_boxes_are_mmrotates(merge_expected: Path) -> None:
     )
     quads = boxes_to_quads(merged.boxes).numpy()
     expected = read_task1(merge_expected / "mmrotate_merge_out_thr0.1")
-    assert len(quads) == sum(len(rows.scores) for rows in expected.values()) == 628
+    assert len(quads) == sum(len(rows.scores) for rows in expected.values()) > 0
+    assert len(quads) < len(arrays["det_score"])  # some were suppressed
     for class_id, name in enumerate(DOTA_V1_CLASSES):
         for index, image_id in enumerate(merged.image_ids):
             mine = quads[(merged.class_ids.numpy() == class_id) & (merged.image_index == index)]
@@ -282,7 +283,8 @@ def test_merged_rows_are_the_devkits(merge_expected: Path, iou_threshold: float)
         quads = part.quads.reshape(-1, 8).round(4)
         return {(i, s, *q) for i, s, q in zip(part.image_ids, part.scores, quads.tolist())}
 
-    assert sum(len(part.scores) for part in expected.values()) in (628, 640)
+    num_before, num_after = (sum(len(p.scores) for p in side.values()) for side in (rows, expected))
+    assert 0 < num_after < num_before
     for name, part in expected.items():
         assert len(merged[name].scores) == len(part.scores)
         assert as_set(merged[name]) == as_set(part)

@@ -1,7 +1,11 @@
-"""A headless Chromium for tests that look at a page; they skip where there is none."""
+"""A headless Chromium for tests that look at a page; they skip where there is none.
+
+With TCM_D2_REQUIRE_BROWSER=1, as in the check, they fail there instead.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +35,10 @@ def open_browser() -> Iterator[Any]:
     binary = next(filter(None, map(shutil.which, _BROWSERS)), None)
     driver_path = shutil.which("chromedriver")
     if binary is None or driver_path is None:
-        pytest.skip("no Chromium with chromedriver here: apt-get install chromium chromium-driver")
+        reason = "no Chromium with chromedriver here: apt-get install chromium chromium-driver"
+        if os.environ.get("TCM_D2_REQUIRE_BROWSER") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
     options = Options()
     options.binary_location = binary
     for option in _OPTIONS:

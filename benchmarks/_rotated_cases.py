@@ -14,8 +14,8 @@ from tcm_d2.ops import (
     box_iou_rotated,
     nms_rotated,
     paired_iou_rotated,
-    reference,
 )
+from tcm_d2.ops.registration import OPERATORS
 
 # Additions, multiplications, divisions and comparisons, counted by running csrc/rotated_geometry.h
 # and csrc/rotated_gradient.h on numbers that count: to prepare a box, to compute an IoU of two, and
@@ -129,7 +129,7 @@ def _pairwise(device: torch.device, mmcv: _mmcv.MMCV | None, number: Callable[[i
         peers["torchvision"] = lambda: torchvision(rows, columns)
     if not large:
         peers["shapely + STRtree"] = lambda: _rotated_peers.shapely_pairwise(rows, columns)
-    peers["twin"] = lambda: reference.box_iou_rotated(rows, columns, False)
+    peers["reference"] = lambda: OPERATORS["box_iou_rotated"].reference(rows, columns, False)
     prepared = PREPARE * (num_rows + num_columns)
     return Case(
         f"IoU {num_rows:,} x {num_columns:,} over {extent:.0f} px",
@@ -162,7 +162,7 @@ def _paired_case(kind: str, boxes1: Tensor, boxes2: Tensor, mmcv: _mmcv.MMCV | N
     if boxes1.device.type == "cpu" and kind == "overlapping":
         peers["shapely"] = lambda: _rotated_peers.shapely_paired(boxes1, boxes2)
         peers["OpenCV"] = lambda: _rotated_peers.opencv_paired(boxes1, boxes2)
-    peers["twin"] = lambda: reference.paired_iou_rotated(boxes1, boxes2)
+    peers["reference"] = lambda: OPERATORS["paired_iou_rotated"].reference(boxes1, boxes2)
     return Case(
         f"IoU of {num_pairs:,} pairs, {kind}",
         lambda: paired_iou_rotated(boxes1, boxes2),

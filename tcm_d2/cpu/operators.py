@@ -6,24 +6,11 @@ The compiled extension has their CPU kernels. The plain-torch reference implemen
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from tcm_d2.cpu import reference_packed
-from tcm_d2.ops import extension_status  # importing it loads the extension, with the kernels
-
-_NAMESPACE = "tcm_d2"
-
-
-class Operator(NamedTuple):
-    """What torch is told about an operator."""
-
-    schema: str
-    reference: Callable[..., Tensor]
-    fake: Callable[..., Tensor]
+from tcm_d2.ops.registration import Operator, extension_status, register
 
 
 def _fake_linear_packed(
@@ -66,57 +53,65 @@ def _fake_group_norm_relu(
 
 
 OPERATORS = {
-    "linear_packed": Operator(
-        "(Tensor x, Tensor packed, Tensor? bias, Tensor? residual, bool relu, int columns)"
-        " -> Tensor",
-        reference_packed.linear_packed,
-        _fake_linear_packed,
-    ),
-    "conv3x3_packed": Operator(
-        "(Tensor x, Tensor packed, Tensor? bias, bool relu, int columns) -> Tensor",
-        reference_packed.conv3x3_packed,
-        _fake_conv3x3_packed,
-    ),
-    "pack_conv3x3": Operator(
-        "(Tensor weight, bool transposed) -> Tensor",
-        reference_packed.pack_conv3x3,
-        _fake_pack_conv3x3,
-    ),
-    "conv3x3_weight_grad": Operator(
-        "(Tensor x, Tensor grad) -> Tensor",
-        reference_packed.conv3x3_weight_grad,
-        _fake_conv3x3_weight_grad,
-    ),
-    "change_layout": Operator(
-        "(Tensor x, bool channels_last) -> Tensor",
-        reference_packed.change_layout,
-        _fake_change_layout,
-    ),
-    "group_norm_relu": Operator(
-        "(Tensor x, int groups, Tensor weight, Tensor bias, float eps, bool relu) -> Tensor",
-        reference_packed.group_norm_relu,
-        _fake_group_norm_relu,
-    ),
+    operator.name: register(operator)
+    for operator in (
+        Operator(
+            name="linear_packed",
+            schema=(
+                "(Tensor x, Tensor packed, Tensor? bias, Tensor? residual, bool relu, int columns)"
+                " -> Tensor"
+            ),
+            kernels="cpu_layers/conv",
+            reference=reference_packed.linear_packed,
+            fake=_fake_linear_packed,
+            devices=("cpu",),
+        ),
+        Operator(
+            name="conv3x3_packed",
+            schema="(Tensor x, Tensor packed, Tensor? bias, bool relu, int columns) -> Tensor",
+            kernels="cpu_layers/conv",
+            reference=reference_packed.conv3x3_packed,
+            fake=_fake_conv3x3_packed,
+            devices=("cpu",),
+        ),
+        Operator(
+            name="pack_conv3x3",
+            schema="(Tensor weight, bool transposed) -> Tensor",
+            kernels="cpu_layers/conv_training",
+            reference=reference_packed.pack_conv3x3,
+            fake=_fake_pack_conv3x3,
+            devices=("cpu",),
+        ),
+        Operator(
+            name="conv3x3_weight_grad",
+            schema="(Tensor x, Tensor grad) -> Tensor",
+            kernels="cpu_layers/conv_training",
+            reference=reference_packed.conv3x3_weight_grad,
+            fake=_fake_conv3x3_weight_grad,
+            devices=("cpu",),
+        ),
+        Operator(
+            name="change_layout",
+            schema="(Tensor x, bool channels_last) -> Tensor",
+            kernels="cpu_layers/change_layout",
+            reference=reference_packed.change_layout,
+            fake=_fake_change_layout,
+            devices=("cpu",),
+        ),
+        Operator(
+            name="group_norm_relu",
+            schema=(
+                "(Tensor x, int groups, Tensor weight, Tensor bias, float eps, bool relu) -> Tensor"
+            ),
+            kernels="cpu_layers/group_norm",
+            reference=reference_packed.group_norm_relu,
+            fake=_fake_group_norm_relu,
+            devices=("cpu",),
+        ),
+    )
 }
-
-
-def _register() -> bool:
-    """Tell torch, and return whether the extension has all of them for the CPU."""
-    has_all = extension_status().loaded
-    for name, operator in OPERATORS.items():
-        qualified = f"{_NAMESPACE}::{name}"
-        torch.library.define(qualified, operator.schema, tags=(torch.Tag.pt2_compliant_tag,))
-        for key, device_type in (("CPU", "cpu"), ("CUDA", "cuda")):
-            if not torch._C._dispatch_has_kernel_for_dispatch_key(qualified, key):
-                torch.library.impl(qualified, device_type, operator.reference)
-                has_all &= key != "CPU"
-        torch.library.register_fake(qualified, operator.fake)
-    return has_all
-
-
-_HAS_KERNELS = _register()
 
 
 def has_kernels() -> bool:
     """Return whether the compiled extension has all these operators for the CPU."""
-    return _HAS_KERNELS
+    return extension_status().cpu

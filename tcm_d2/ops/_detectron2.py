@@ -1,4 +1,4 @@
-"""Lends our rotated operators to a Detectron2 that has none of its own.
+"""Defines rotated operators for a Detectron2 that has none of its own, by ours.
 
 Detectron2's RotatedBoxes, pairwise_iou_rotated and nms_rotated call
 torch.ops.detectron2.{box_iou_rotated,nms_rotated}, which its compiled extension detectron2._C
@@ -23,17 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tcm_d2.ops.iou import box_iou_rotated
+from tcm_d2.ops.nms import nms_rotated
+
 
 def _box_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Return the (N, M) IoU in float32, Detectron2's result whatever the boxes' dtype."""
-    from tcm_d2.ops.iou import box_iou_rotated
-
     return box_iou_rotated(boxes1, boxes2).float()
 
 
 def _nms_rotated(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
-    from tcm_d2.ops.nms import nms_rotated
-
     return nms_rotated(boxes, scores, iou_threshold)
 
 

@@ -7,13 +7,20 @@ import math
 import torch
 from torch import Tensor
 
-from tcm_d2.ops import _library  # noqa: F401  (declares torch.ops.tcm_d2)
 from tcm_d2.ops._arguments import (
     check_boxes,
     check_floating,
     check_iou_threshold,
     check_same_device,
     check_vector,
+)
+from tcm_d2.ops.registration import Operator, register
+from tcm_d2.ops.rotated_geometry import (
+    Rects,
+    intersection_area,
+    may_overlap,
+    overlap,
+    prepare_rects,
 )
 
 
@@ -146,3 +153,73 @@ def _check_limits(score_threshold: float | None, max_detections: int | None) -> 
             raise ValueError(
                 f"max_detections: expected at least 0, got {max_detections}; None sets no limit"
             )
+
+
+def _reference(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    iou_threshold: float,
+    image_ids: Tensor | None = None,
+    score_threshold: float | None = None,
+    max_detections: int | None = None,
+) -> Tensor:
+    """Return the (K,) int64 kept indices, best score first, in plain torch."""
+    order = torch.argsort(scores, descending=True, stable=True)
+    if score_threshold is not None:
+        order = order[scores[order] > score_threshold]
+    rects = prepare_rects(boxes).take(order)
+    groups = [values[order] for values in (labels, image_ids) if values is not None]
+    alive = torch.ones_like(order, dtype=torch.bool)
+    for i in range(order.numel()):
+        if not alive[i]:
+            continue
+        best = Rects(*(field[i : i + 1] for field in rects))
+        rivals = alive & may_overlap(best, rects)
+        rivals[: i + 1] = False
+        for group in groups:
+            rivals &= group == group[i]
+        index = torch.nonzero(rivals).squeeze(1)
+        others = rects.take(index)
+        best = Rects(*(field.expand(index.numel()) for field in best))
+        iou = overlap(best, others, intersection_area(best, others), iof=False)
+        alive[index[iou > iou_threshold]] = False
+    keep = order[alive]
+    if max_detections is None:
+        return keep
+    if image_ids is None:
+        return keep[:max_detections]
+    # Side by side for each image, in order; the rank is the distance to the image's first.
+    images, index = torch.sort(image_ids[keep], stable=True)
+    rank = torch.arange(len(keep), device=keep.device) - torch.searchsorted(images, images)
+    is_first = torch.empty_like(rank, dtype=torch.bool)
+    is_first[index] = rank < max_detections
+    return keep[is_first]
+
+
+def _fake(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor | None,
+    iou_threshold: float,
+    image_ids: Tensor | None = None,
+    score_threshold: float | None = None,
+    max_detections: int | None = None,
+) -> Tensor:
+    num_kept = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty((num_kept,), dtype=torch.int64)
+
+
+register(
+    Operator(
+        name="nms_rotated",
+        schema=(
+            "(Tensor boxes, Tensor scores, Tensor? labels, float iou_threshold,"
+            " Tensor? image_ids=None, float? score_threshold=None, int? max_detections=None)"
+            " -> Tensor"
+        ),
+        kernels="boxes/nms",
+        reference=_reference,
+        fake=_fake,
+    )
+)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tcm_d2.ops import _library  # noqa: F401  (declares torch.ops.tcm_d2)
-from tcm_d2.ops._arguments import check_boxes, check_same_device
+from tcm_d2.ops._arguments import check_aligned_boxes
+from tcm_d2.ops._paired import register_paired
+from tcm_d2.ops.rotated_geometry import intersection_area, intersection_grad, overlap, prepare_rects
 
 
 def paired_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -32,14 +33,41 @@ def paired_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
         TypeError: an argument is not a floating point tensor.
         ValueError: wrong shape, different lengths, tensors on different devices.
     """
-    boxes1 = check_boxes("boxes1", boxes1)
-    boxes2 = check_boxes("boxes2", boxes2)
-    if boxes1.shape[0] != boxes2.shape[0]:
-        raise ValueError(
-            f"boxes2: expected as many boxes as boxes1, {boxes1.shape[0]}, got {boxes2.shape[0]}; "
-            "use box_iou_rotated for all pairs"
-        )
-    check_same_device(boxes1=boxes1, boxes2=boxes2)
-    dtype = torch.promote_types(boxes1.dtype, boxes2.dtype)
-    iou: Tensor = torch.ops.tcm_d2.paired_iou_rotated(boxes1.to(dtype), boxes2.to(dtype))
+    iou: Tensor = torch.ops.tcm_d2.paired_iou_rotated(*check_aligned_boxes(boxes1, boxes2))
     return iou
+
+
+def _reference(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Return the (P,) IoU of aligned pairs in plain torch."""
+    rects1, rects2 = prepare_rects(boxes1), prepare_rects(boxes2)
+    iou = overlap(rects1, rects2, intersection_area(rects1, rects2), iof=False)
+    return iou.to(boxes1.dtype)
+
+
+def _reference_backward(grad_iou: Tensor, boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients (P, 5) wrt both sides of the (P,) IoU, per pixel and per degree."""
+    rects1, rects2 = prepare_rects(boxes1), prepare_rects(boxes2)
+    common = intersection_area(rects1, rects2)
+    scale = grad_iou.double()
+    grads = []
+    for subject, window in ((rects1, rects2), (rects2, rects1)):
+        whole = subject.area + window.area - common
+        iou = torch.clamp(common / whole, max=1.0)
+        rise = 1 + iou
+        cx, cy, w, h, angle_deg = intersection_grad(subject, window)
+        dw = rise * w - iou * (subject.half_h + subject.half_h)
+        dh = rise * h - iou * (subject.half_w + subject.half_w)
+        grad = torch.stack([rise * cx, rise * cy, dw, dh, rise * angle_deg], dim=1)  # (P, 5)
+        grad = scale[:, None] * grad / whole[:, None]
+        grad = torch.where((common > 0)[:, None] & grad.isfinite(), grad, 0.0)
+        limit = torch.finfo(boxes1.dtype).max
+        grads.append(grad.clamp(-limit, limit).to(boxes1.dtype))
+    return grads[0], grads[1]
+
+
+register_paired(
+    "paired_iou_rotated",
+    kernels="boxes/iou",
+    reference=_reference,
+    reference_backward=_reference_backward,
+)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tcm_d2.ops import _library  # noqa: F401  (declares torch.ops.tcm_d2)
 from tcm_d2.ops._arguments import check_boxes, check_points, check_same_device
+from tcm_d2.ops.registration import Operator, register
+from tcm_d2.ops.rotated_geometry import prepare_rects
+
+# Tests that the reference implementation does at a time, to bound its memory (about 50 bytes each).
+_MAX_TESTS = 1 << 18
 
 
 def points_in_rotated_boxes(points: Tensor, boxes: Tensor) -> Tensor:
@@ -36,3 +40,35 @@ def points_in_rotated_boxes(points: Tensor, boxes: Tensor) -> Tensor:
         points.detach().to(dtype), boxes.detach().to(dtype)
     )
     return inside
+
+
+def _reference(points: Tensor, boxes: Tensor) -> Tensor:
+    """Return the (P, M) bool of points in boxes in plain torch."""
+    rects = prepare_rects(boxes)
+    has_area = rects.area > 0
+    half_w = torch.where(has_area, rects.half_w, -1.0)  # no distance is within
+    half_h = torch.where(has_area, rects.half_h, -1.0)
+    inside = points.new_empty((points.shape[0], boxes.shape[0]), dtype=torch.bool)
+    points_per_chunk = max(1, _MAX_TESTS // max(1, boxes.shape[0]))
+    for start in range(0, points.shape[0], points_per_chunk):
+        chunk = points[start : start + points_per_chunk, :, None].double()
+        dx, dy = chunk[:, 0] - rects.cx, chunk[:, 1] - rects.cy
+        along_w = (dx * rects.cos - dy * rects.sin).abs()
+        along_h = (dx * rects.sin + dy * rects.cos).abs()
+        inside[start : start + points_per_chunk] = (along_w <= half_w) & (along_h <= half_h)
+    return inside
+
+
+def _fake(points: Tensor, boxes: Tensor) -> Tensor:
+    return boxes.new_empty((points.shape[0], boxes.shape[0]), dtype=torch.bool)
+
+
+register(
+    Operator(
+        name="points_in_rotated_boxes",
+        schema="(Tensor points, Tensor boxes) -> Tensor",
+        kernels="boxes/points",
+        reference=_reference,
+        fake=_fake,
+    )
+)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tcm_d2.ops import _library  # noqa: F401  (declares torch.ops.tcm_d2)
+from tcm_d2.ops import reference_text_rows
+from tcm_d2.ops.registration import Operator, register
 
 
 class TextRows(NamedTuple):
@@ -77,3 +78,54 @@ def format_text_rows(
 
 def _no_bytes() -> Tensor:
     return torch.empty(0, dtype=torch.uint8)
+
+
+def _fake_parse_text_rows(
+    text: Tensor, num_values: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    num_rows, num_names, num_bad = (torch.library.get_ctx().new_dynamic_size() for _ in range(3))
+    index = text.new_empty((num_rows,), dtype=torch.int64)
+    return (
+        index,
+        text.new_empty((num_names, 2), dtype=torch.int64),
+        text.new_empty((num_rows, num_values), dtype=torch.float64),
+        index.clone(),
+        text.new_empty((num_bad,), dtype=torch.int64),
+    )
+
+
+def _fake_format_text_rows(
+    names: Tensor,
+    name_spans: Tensor,
+    name_index: Tensor,
+    scores: Tensor,
+    values: Tensor,
+    score_digits: int,
+    decimals: int,
+) -> Tensor:
+    return names.new_empty((torch.library.get_ctx().new_dynamic_size(),))
+
+
+register(
+    Operator(
+        name="parse_text_rows",
+        schema="(Tensor text, int num_values) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        kernels="cpu/text_rows",
+        reference=reference_text_rows.parse_text_rows,
+        fake=_fake_parse_text_rows,
+        devices=("cpu",),
+    )
+)
+register(
+    Operator(
+        name="format_text_rows",
+        schema=(
+            "(Tensor names, Tensor name_spans, Tensor name_index, Tensor scores, Tensor values,"
+            " int score_digits, int decimals) -> Tensor"
+        ),
+        kernels="cpu/text_rows",
+        reference=reference_text_rows.format_text_rows,
+        fake=_fake_format_text_rows,
+        devices=("cpu",),
+    )
+)

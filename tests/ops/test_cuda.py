@@ -1,4 +1,4 @@
-"""CUDA kernels against the twins on the device, and against the CPU kernels to the bit.
+"""CUDA kernels against the references on the device, and against the CPU kernels to the bit.
 
 Under a sanitizer (see docs/ops.md): compute-sanitizer --tool memcheck python -m pytest -q
 tests/ops/test_cuda.py
@@ -15,13 +15,12 @@ from torch import Tensor
 
 from tcm_d2 import ops
 from tcm_d2.ops import (
-    _library,
     batched_nms_rotated,
     box_iou_rotated,
     extension_status,
     nms_rotated,
-    reference,
 )
+from tcm_d2.ops.registration import OPERATORS
 from tests.ops.oracle import FAMILIES, box_pairs
 from tests.ops.test_nms import crowd
 
@@ -35,7 +34,7 @@ DTYPES = (torch.float32, torch.float64)
 
 
 def exact(actual: Tensor, expected: Tensor) -> None:
-    """With kernels on both sides the bits are equal; a twin may differ in the last ones."""
+    """With kernels on both sides the bits are equal; a reference may differ in the last ones."""
     if extension_status().cuda and extension_status().cpu:
         assert torch.equal(actual.cpu(), expected.cpu())
     else:
@@ -61,8 +60,8 @@ def test_pairwise_overlap(family: str, dtype: torch.dtype) -> None:
         with no_waiting():
             overlaps = box_iou_rotated(device1, device2, mode=mode)  # type: ignore[arg-type]
         exact(overlaps, box_iou_rotated(boxes1, boxes2[:300], mode=mode))  # type: ignore[arg-type]
-        twin = reference.box_iou_rotated(device1, device2, mode == "iof")
-        torch.testing.assert_close(overlaps, twin, rtol=1e-6, atol=1e-12)
+        reference = OPERATORS["box_iou_rotated"].reference(device1, device2, mode == "iof")
+        torch.testing.assert_close(overlaps, reference, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -79,9 +78,9 @@ def test_paired_measures_and_gradients(name: str, family: str, dtype: torch.dtyp
     assert torch.equal(values, measure(device2, device1))
     expected = measure(boxes1, boxes2)
     torch.testing.assert_close(values.cpu(), expected, rtol=1e-6, atol=1e-12)
-    twin = _library._TWINS[f"{name}_backward"](scale, device1, device2)
+    reference = OPERATORS[f"{name}_backward"].reference(scale, device1, device2)
     on_cpu = backward(scale.cpu(), boxes1, boxes2)
-    for ours, others, theirs in zip(grads, twin, on_cpu):
+    for ours, others, theirs in zip(grads, reference, on_cpu):
         assert bool(ours.isfinite().all())
         torch.testing.assert_close(ours, others, rtol=1e-5, atol=1e-8)
         torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-5, atol=1e-8)
@@ -104,8 +103,8 @@ def test_nms(num: int) -> None:
         expected = batched_nms_rotated(boxes, scores, labels, threshold)
         assert torch.equal(batched_nms_rotated(*on_device, threshold).cpu(), expected)
     if num < 200:
-        twin = reference.nms_rotated(*on_device, 0.1)
-        assert torch.equal(batched_nms_rotated(*on_device, 0.1), twin)
+        reference = OPERATORS["nms_rotated"].reference(*on_device, 0.1)
+        assert torch.equal(batched_nms_rotated(*on_device, 0.1), reference)
 
 
 @pytest.mark.parametrize("score_threshold", [None, 0.3, 2.0])

@@ -1,4 +1,4 @@
-"""GIoU and DIoU: values against shapely, gradients against differences, kernel against twin."""
+"""GIoU and DIoU: values against shapely, gradients against differences, and kernels."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tcm_d2.ops import (
     paired_diou_rotated,
     paired_giou_rotated,
     paired_iou_rotated,
-    reference_enclosing,
 )
+from tcm_d2.ops.registration import OPERATORS
 from tests.ops.oracle import FAMILIES, box_pairs, corners, exact_overlap
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 
 SERVED: dict[str, Measure] = {"giou": paired_giou_rotated, "diou": paired_diou_rotated}
-TWINS: dict[str, Measure] = {
-    "giou": reference_enclosing.paired_giou_rotated,
-    "diou": reference_enclosing.paired_diou_rotated,
+REFERENCES: dict[str, Measure] = {
+    "giou": OPERATORS["paired_giou_rotated"].reference,
+    "diou": OPERATORS["paired_diou_rotated"].reference,
 }
-TWIN_GRADIENTS = {
-    "giou": reference_enclosing.paired_giou_rotated_backward,
-    "diou": reference_enclosing.paired_diou_rotated_backward,
+REFERENCE_GRADIENTS = {
+    "giou": OPERATORS["paired_giou_rotated_backward"].reference,
+    "diou": OPERATORS["paired_diou_rotated_backward"].reference,
 }
 TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-11}
 DTYPES = (torch.float32, torch.float64)
@@ -73,7 +73,7 @@ def apart(num: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]
 def test_values_equal_shapely_and_are_symmetric(name: str, family: str, dtype: torch.dtype) -> None:
     boxes1, boxes2 = apart(500, dtype) if family == "apart" else box_pairs(family, 500, dtype)
     exact = exact_measure(name, boxes1, boxes2)
-    for measure in (SERVED[name], TWINS[name]):
+    for measure in (SERVED[name], REFERENCES[name]):
         value = measure(boxes1, boxes2)
         assert value.dtype == dtype
         assert bool(((value >= -1) & (value <= 1)).all())  # NaN fails too
@@ -106,7 +106,7 @@ def test_giou_is_never_above_the_iou_and_diou_neither() -> None:
 def test_gradients_equal_central_differences(name: str, family: str) -> None:
     boxes1, boxes2 = apart(60) if family == "apart" else box_pairs(family, 60, torch.float64)
     pairs = torch.cat([boxes1, boxes2], dim=1)
-    served = torch.cat(gradients(SERVED[name], boxes1, boxes2), dim=1)
+    kernel = torch.cat(gradients(SERVED[name], boxes1, boxes2), dim=1)
     # A step small against the shortest side, large against the rounding of far centres.
     step = 1e-4 * pairs[:, [2, 3, 7, 8]].amin(dim=1).clamp(max=1.0)
     for column in range(10):
@@ -122,20 +122,20 @@ def test_gradients_equal_central_differences(name: str, family: str) -> None:
         # Where the two steps disagree, a kink lies between them.
         smooth = (slopes[0] - slopes[1]).abs() <= 1e-4 * slope.abs().clamp(min=1e-6)
         assert smooth.double().mean().item() > 0.8
-        error = (served[:, column] - slope).abs() / slope.abs().clamp(min=1e-3)
+        error = (kernel[:, column] - slope).abs() / slope.abs().clamp(min=1e-3)
         assert error[smooth].max().item() <= 1e-5
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("family", [*FAMILIES, "apart"])
 @pytest.mark.parametrize("name", SERVED)
-def test_gradients_are_finite_and_equal_the_twin(
+def test_gradients_are_finite_and_equal_the_reference(
     name: str, family: str, dtype: torch.dtype
 ) -> None:
     boxes1, boxes2 = apart(500, dtype) if family == "apart" else box_pairs(family, 500, dtype)
-    served = gradients(SERVED[name], boxes1, boxes2)
-    twin = TWIN_GRADIENTS[name](torch.ones_like(boxes1[:, 0]), boxes1, boxes2)
-    for ours, expected in zip(served, twin):
+    kernel = gradients(SERVED[name], boxes1, boxes2)
+    reference = REFERENCE_GRADIENTS[name](torch.ones_like(boxes1[:, 0]), boxes1, boxes2)
+    for ours, expected in zip(kernel, reference):
         assert ours.dtype == dtype and bool(ours.isfinite().all())
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-8)
 
@@ -183,7 +183,7 @@ def test_upright_boxes_equal_torchvision_where_the_definitions_do() -> None:
 def test_boxes_without_area_pull_too(name: str) -> None:
     flat = torch.tensor([[0.0, 0.0, 0.0, 4.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
     box = torch.tensor([[20.0, 0.0, 10.0, 4.0, 0.0]] * 2)
-    for measure in (SERVED[name], TWINS[name]):
+    for measure in (SERVED[name], REFERENCES[name]):
         value = measure(flat, box)
         assert bool(((value < 0) & (value >= -1)).all())
     grad = gradients(SERVED[name], flat, box)[0]
@@ -195,7 +195,7 @@ def test_negative_sides_count_as_zero_and_stay(name: str) -> None:
     box = torch.tensor([[20.0, 0.0, 10.0, 4.0, 30.0]], dtype=torch.float64)
     negative = torch.tensor([[0.0, 0.0, -3.0, 4.0, 0.0]], dtype=torch.float64)
     zero = negative.clamp(min=0)
-    for measure in (SERVED[name], TWINS[name]):
+    for measure in (SERVED[name], REFERENCES[name]):
         assert torch.equal(measure(negative, box), measure(zero, box))
     assert gradients(SERVED[name], negative, box)[0][0, 2].item() == 0.0
 
@@ -208,7 +208,7 @@ def test_nonsense_boxes_give_minus_one_without_gradient(name: str, dtype: torch.
     for row in range(15):
         bad[row, row % 5] = (float("nan"), float("inf"), -float("inf"))[row // 5]
     for pair in ((good, bad), (bad, good)):
-        for measure in (SERVED[name], TWINS[name]):
+        for measure in (SERVED[name], REFERENCES[name]):
             assert torch.equal(measure(*pair), torch.full((15,), -1, dtype=dtype))
         for grad in gradients(SERVED[name], *pair):
             assert bool((grad == 0).all())
@@ -222,7 +222,7 @@ def test_extreme_sizes_stay_in_range_with_finite_gradients(name: str, dtype: tor
     rows = [[x, 0.0, w, h, 20.0] for x in sizes for w in sizes for h in sizes]
     boxes1 = torch.tensor(rows, dtype=dtype)
     boxes2 = boxes1.flip(0)
-    for measure in (SERVED[name], TWINS[name]):
+    for measure in (SERVED[name], REFERENCES[name]):
         value = measure(boxes1, boxes2)
         assert bool(((value >= -1) & (value <= 1)).all())
     for grad in gradients(SERVED[name], boxes1, boxes2):
@@ -232,7 +232,7 @@ def test_extreme_sizes_stay_in_range_with_finite_gradients(name: str, dtype: tor
 @pytest.mark.parametrize("name", SERVED)
 def test_degenerate_pairs_in_one_place_are_zero(name: str) -> None:
     point = torch.zeros(1, 5)
-    for measure in (SERVED[name], TWINS[name]):
+    for measure in (SERVED[name], REFERENCES[name]):
         assert measure(point, point).item() == 0
     for grad in gradients(SERVED[name], point, point):
         assert bool((grad == 0).all())

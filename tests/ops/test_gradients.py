@@ -11,9 +11,8 @@ from tcm_d2.ops import (
     paired_diou_rotated,
     paired_giou_rotated,
     paired_iou_rotated,
-    reference,
-    reference_enclosing,
 )
+from tcm_d2.ops.registration import OPERATORS
 from tests.ops.exactness import families, oracle
 
 MEASURES = {
@@ -21,10 +20,10 @@ MEASURES = {
     "giou": paired_giou_rotated,
     "diou": paired_diou_rotated,
 }
-TWINS = {
-    "iou": reference.paired_iou_rotated_backward,
-    "giou": reference_enclosing.paired_giou_rotated_backward,
-    "diou": reference_enclosing.paired_diou_rotated_backward,
+REFERENCES = {
+    "iou": OPERATORS["paired_iou_rotated_backward"].reference,
+    "giou": OPERATORS["paired_giou_rotated_backward"].reference,
+    "diou": OPERATORS["paired_diou_rotated_backward"].reference,
 }
 # Families in which most places are smooth, and sides not so unequal that differences drown in
 # rounding.
@@ -74,9 +73,11 @@ def test_gradients_equal_central_differences(name: str, family: str) -> None:
     smooth = np.abs(wide - narrow) <= 3e-6 * size
     assert smooth.mean() > 0.9
     tensors = [torch.from_numpy(boxes) for boxes in (boxes1, boxes2)]
-    served = gradients(name, *tensors).numpy()
-    twin = torch.cat(TWINS[name](torch.ones(len(pairs), dtype=torch.float64), *tensors), dim=1)
-    for grad in (served, twin.numpy()):
+    kernel = gradients(name, *tensors).numpy()
+    reference = torch.cat(
+        REFERENCES[name](torch.ones(len(pairs), dtype=torch.float64), *tensors), dim=1
+    )
+    for grad in (kernel, reference.numpy()):
         assert (np.abs(grad - narrow)[smooth] <= 1e-5 * size[smooth]).all()
 
 
@@ -85,15 +86,15 @@ def test_gradients_equal_central_differences(name: str, family: str) -> None:
 @pytest.mark.parametrize("name", MEASURES)
 def test_gradients_are_finite_everywhere(name: str, family: str, dtype: type) -> None:
     pairs = [torch.from_numpy(b.astype(dtype)) for b in families.draw_pairs(family, 500, seed=12)]
-    served = gradients(name, *pairs)
-    assert bool(served.isfinite().all())
+    kernel = gradients(name, *pairs)
+    assert bool(kernel.isfinite().all())
     if family == "identical":
         shortest = pairs[0][:, 2:4].amin(dim=1, keepdim=True)
-        assert (served * shortest).abs().max().item() < 1e-6
+        assert (kernel * shortest).abs().max().item() < 1e-6
     if family == "zero area" and name == "iou":
-        assert bool((served == 0).all())
-    twin = torch.cat(TWINS[name](torch.ones_like(pairs[0][:, 0]), *pairs), dim=1)
-    size = served.abs().amax(dim=1, keepdim=True).clamp(min=1e-9)
+        assert bool((kernel == 0).all())
+    reference = torch.cat(REFERENCES[name](torch.ones_like(pairs[0][:, 0]), *pairs), dim=1)
+    size = kernel.abs().amax(dim=1, keepdim=True).clamp(min=1e-9)
     # Where corners tie within rounding, the two may share the gradient in different ways.
-    agree = ((served - twin).abs() <= 1e-6 * size).all(dim=1)
+    agree = ((kernel - reference).abs() <= 1e-6 * size).all(dim=1)
     assert agree.double().mean().item() > 0.99

@@ -1,4 +1,4 @@
-"""Pairwise IoU: the served kernel and the twin against shapely, and the checks at the door."""
+"""Pairwise IoU: kernel and reference against shapely, and the checks of arguments."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from tcm_d2.ops import box_iou_rotated, paired_iou_rotated, reference
+from tcm_d2.ops import box_iou_rotated, paired_iou_rotated
+from tcm_d2.ops.registration import OPERATORS
 from tests.ops.oracle import FAMILIES, box_pairs, exact_overlap
 
 DTYPES = (torch.float32, torch.float64)
 # float32 results are rounded once; near 1 that is 3e-8.
 TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-11}
 PAIRED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "served": paired_iou_rotated,
-    "twin": reference.paired_iou_rotated,
+    "kernel": paired_iou_rotated,
+    "reference": OPERATORS["paired_iou_rotated"].reference,
 }
 
 # name: two boxes, and the exact IoU of these numbers rounded to float32 (by tests/ops/exactness).
@@ -79,15 +80,15 @@ def test_paired_iou_equals_shapely(implementation: str, family: str, dtype: torc
 def test_pairwise_overlap_equals_shapely(mode: str, dtype: torch.dtype) -> None:
     boxes1 = torch.cat([box_pairs(family, 6, dtype)[0] for family in FAMILIES])
     boxes2 = torch.cat([box_pairs(family, 6, dtype)[1] for family in FAMILIES])[:-5]
-    served = box_iou_rotated(boxes1, boxes2, mode=mode)  # type: ignore[arg-type]
-    twin = reference.box_iou_rotated(boxes1, boxes2, mode == "iof")
+    kernel = box_iou_rotated(boxes1, boxes2, mode=mode)  # type: ignore[arg-type]
+    reference = OPERATORS["box_iou_rotated"].reference(boxes1, boxes2, mode == "iof")
     num1, num2 = len(boxes1), len(boxes2)
-    assert served.shape == (num1, num2)
+    assert kernel.shape == (num1, num2)
     exact = exact_overlap(
         boxes1.repeat_interleave(num2, 0), boxes2.repeat(num1, 1), mode=mode
     ).reshape(num1, num2)
-    torch.testing.assert_close(served.double(), exact, rtol=0, atol=TOLERANCE[dtype])
-    torch.testing.assert_close(twin.double(), exact, rtol=0, atol=TOLERANCE[dtype])
+    torch.testing.assert_close(kernel.double(), exact, rtol=0, atol=TOLERANCE[dtype])
+    torch.testing.assert_close(reference.double(), exact, rtol=0, atol=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -179,7 +180,7 @@ def test_extreme_sizes_stay_in_range() -> None:
 def test_empty_inputs_give_empty_results(num1: int, num2: int) -> None:
     boxes1, boxes2 = torch.zeros(num1, 5), torch.zeros(num2, 5)
     assert box_iou_rotated(boxes1, boxes2).shape == (num1, num2)
-    assert reference.box_iou_rotated(boxes1, boxes2, False).shape == (num1, num2)
+    assert OPERATORS["box_iou_rotated"].reference(boxes1, boxes2, False).shape == (num1, num2)
 
 
 def test_layout_in_memory_does_not_matter() -> None:

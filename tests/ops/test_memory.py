@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from tcm_d2 import ops
-from tcm_d2.ops import reference, reference_points, reference_quads
+from tcm_d2.ops.registration import OPERATORS
 
 CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 MEGABYTE = 1 << 20
-# What may come on top of the result: prepared boxes, lists of candidates, blocks of twins.
+# What may come on top of the result: prepared boxes, lists of candidates, blocks of references.
 ALLOWED = 48 * MEGABYTE
-# A twin of the pairwise IoU expands a block of pairs at a time, about 1 KiB a pair.
-ALLOWED_TWIN = 320 * MEGABYTE
+# A reference of the pairwise IoU expands a block of pairs at a time, about 1 KiB a pair.
+ALLOWED_REFERENCE = 320 * MEGABYTE
 
 
 def _status(field: str) -> int:
@@ -70,20 +70,20 @@ def test_pairwise_operators_need_their_result(name: str) -> None:
     assert growth(lambda: function(boxes1, boxes2)) <= bytes_each * ROWS * COLUMNS + ALLOWED
 
 
-def test_twins_work_in_blocks() -> None:
+def test_references_work_in_blocks() -> None:
     boxes1, boxes2 = scattered(4000, 300), scattered(500, 300)  # a third of the pairs overlap
     pairs = 4000 * 500
-    for twin, bytes_each in (
-        (lambda: reference.box_iou_rotated(boxes1, boxes2, False), 4),
-        (lambda: reference_points.points_in_rotated_boxes(boxes1[:, :2], boxes2), 1),
-        (lambda: reference_quads.quad_iou(quads_of(boxes1), quads_of(boxes2)), 4),
+    for reference, bytes_each in (
+        (lambda: OPERATORS["box_iou_rotated"].reference(boxes1, boxes2, False), 4),
+        (lambda: OPERATORS["points_in_rotated_boxes"].reference(boxes1[:, :2], boxes2), 1),
+        (lambda: OPERATORS["quad_iou"].reference(quads_of(boxes1), quads_of(boxes2)), 4),
     ):
-        assert growth(twin) <= bytes_each * pairs + ALLOWED_TWIN
+        assert growth(reference) <= bytes_each * pairs + ALLOWED_REFERENCE
 
 
 def test_nms_grows_with_the_boxes_and_not_with_the_pairs() -> None:
     if not ops.extension_status().cpu:
-        pytest.skip("the compiled extension is not built; the twin of this size is slow")
+        pytest.skip("the compiled extension is not built; the reference of this size is slow")
     boxes, scores = scattered(60_000, 20_000), torch.rand(60_000)
     labels = torch.arange(60_000) % 15
     ops.nms_rotated(boxes[:100], scores[:100], 0.1)

@@ -1,4 +1,4 @@
-"""Greedy NMS: the served kernel and the twin against a loop over shapely polygons."""
+"""Greedy NMS: kernel and reference against a loop over shapely polygons."""
 
 from __future__ import annotations
 
@@ -8,19 +8,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from tcm_d2.ops import batched_nms_rotated, extension_status, nms_rotated, reference
+from tcm_d2.ops import batched_nms_rotated, extension_status, nms_rotated
+from tcm_d2.ops.registration import OPERATORS
 from tests.ops.oracle import exact_overlap
 
 Nms = Callable[[Tensor, Tensor, "Tensor | None", float], Tensor]
 
 
-def served_nms(boxes: Tensor, scores: Tensor, labels: Tensor | None, threshold: float) -> Tensor:
+def kernel_nms(boxes: Tensor, scores: Tensor, labels: Tensor | None, threshold: float) -> Tensor:
     if labels is None:
         return nms_rotated(boxes, scores, threshold)
     return batched_nms_rotated(boxes, scores, labels, threshold)
 
 
-IMPLEMENTATIONS: dict[str, Nms] = {"served": served_nms, "twin": reference.nms_rotated}
+IMPLEMENTATIONS: dict[str, Nms] = {
+    "kernel": kernel_nms,
+    "reference": OPERATORS["nms_rotated"].reference,
+}
 
 
 def crowd(num: int, *, seed: int = 0, extent: float = 150.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -59,16 +63,16 @@ def test_nms_is_greedy_with_ties_by_index(
         assert keep.tolist() == greedy(iou, scores, classes, threshold)
 
 
-def test_large_crowd_equals_the_twin() -> None:
+def test_large_crowd_equals_the_reference() -> None:
     boxes, scores, labels = crowd(2000, extent=500)
     for classes in (None, labels):
-        expected = reference.nms_rotated(boxes, scores, classes, 0.1)
-        assert torch.equal(served_nms(boxes, scores, classes, 0.1), expected)
+        expected = OPERATORS["nms_rotated"].reference(boxes, scores, classes, 0.1)
+        assert torch.equal(kernel_nms(boxes, scores, classes, 0.1), expected)
 
 
 def test_threads_do_not_change_the_result() -> None:
     if not extension_status().cpu:
-        pytest.skip("the compiled extension is not built; the twin of this size is slow")
+        pytest.skip("the compiled extension is not built; the reference of this size is slow")
     boxes, scores, labels = crowd(6000, extent=1000)  # enough to be shared among threads
     before = torch.get_num_threads()
     results = []
@@ -143,7 +147,9 @@ def limited(
             if score_threshold is not None:
                 rule &= scores > score_threshold
             index = rule.nonzero().squeeze(1)
-            of_image += index[reference.nms_rotated(boxes[index], scores[index], None, 0.1)]
+            of_image += index[
+                OPERATORS["nms_rotated"].reference(boxes[index], scores[index], None, 0.1)
+            ]
         of_image.sort(key=lambda i: (-scores[i].item(), int(i)))
         kept += of_image[:max_detections]
     return sorted((int(i) for i in kept), key=lambda i: (-scores[i].item(), i))
@@ -160,10 +166,10 @@ def test_limits_and_images_equal_separate_calls(
     expected = limited(boxes, scores, labels, images, **limits)
     keep = batched_nms_rotated(boxes, scores, labels, 0.1, image_ids=images, **limits)
     assert keep.tolist() == expected
-    twin = reference.nms_rotated(
+    reference = OPERATORS["nms_rotated"].reference(
         boxes, scores, labels, 0.1, images, score_threshold, max_detections
     )
-    assert twin.tolist() == expected
+    assert reference.tolist() == expected
     one = torch.zeros_like(labels)
     keep = nms_rotated(boxes, scores, 0.1, **limits)
     assert keep.tolist() == limited(boxes, scores, one, one, **limits)
@@ -173,8 +179,8 @@ def test_limits_and_images_equal_separate_calls(
 def test_score_threshold_is_strict_and_drops_nan(implementation: str) -> None:
     boxes = torch.tensor([[100.0 * i, 0.0, 9.0, 5.0, 10.0] for i in range(4)])
     scores = torch.tensor([0.3, float("nan"), 0.30001, 0.9])
-    if implementation == "twin":
-        keep = reference.nms_rotated(boxes, scores, None, 0.1, None, 0.3, None)
+    if implementation == "reference":
+        keep = OPERATORS["nms_rotated"].reference(boxes, scores, None, 0.1, None, 0.3, None)
     else:
         keep = nms_rotated(boxes, scores, 0.1, score_threshold=0.3)
     assert keep.tolist() == [3, 2]
@@ -191,7 +197,7 @@ def test_every_size_of_box_meets_every_other(threshold: float) -> None:
     boxes = torch.cat([centres, width[:, None], height[:, None], 360 * draws[:, 5:]], dim=1)
     boxes[1000:] = boxes[:500] * (1 + 1e-3 * draws[:500, :5])  # rivals of about the same size
     scores = draws[:, 0] - draws[:, 5]
-    expected = reference.nms_rotated(boxes, scores, None, threshold)
+    expected = OPERATORS["nms_rotated"].reference(boxes, scores, None, threshold)
     assert torch.equal(nms_rotated(boxes, scores, threshold), expected)
 
 

@@ -1,4 +1,4 @@
-"""NMS on sets made to break it: the served kernel, the twin and a loop, whatever the threads."""
+"""NMS on sets made to break it: kernel, reference and a loop, whatever the threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tcm_d2.ops import batched_nms_rotated, box_iou_rotated, nms_rotated, reference
+from tcm_d2.ops import batched_nms_rotated, box_iou_rotated, nms_rotated
+from tcm_d2.ops.registration import OPERATORS
 
 SETTINGS = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 THRESHOLDS = (0.0, 0.1, 0.25, 0.5, 1.0)
@@ -54,7 +55,10 @@ def check(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> No
                     else batched_nms_rotated(boxes, scores, classes, threshold)
                 )
             assert keep.tolist() == expected
-        assert reference.nms_rotated(boxes, scores, classes, threshold).tolist() == expected
+        assert (
+            OPERATORS["nms_rotated"].reference(boxes, scores, classes, threshold).tolist()
+            == expected
+        )
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -152,7 +156,7 @@ def draw_scores(kind: str, num: int, seed: int) -> Tensor:
 
 @pytest.mark.parametrize("score_kind", ["any", "tied", "equal", "falling", "odd"])
 @pytest.mark.parametrize("name", SETS)
-def test_served_and_twin_equal_the_loop(name: str, score_kind: str) -> None:
+def test_kernel_and_reference_equal_the_loop(name: str, score_kind: str) -> None:
     boxes = SETS[name](50, 1)
     labels = torch.randint(-1, 2, (50,), generator=_generator(1)) * 2**40
     check(boxes, draw_scores(score_kind, 50, 1), labels, 0.1)

@@ -1,4 +1,4 @@
-"""Gradients of the paired IoU: against differences, at kinks, and kernel against twin."""
+"""Gradients of the paired IoU: against differences, at kinks, and kernel against reference."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tcm_d2.ops import paired_iou_rotated, reference
+from tcm_d2.ops import paired_iou_rotated
+from tcm_d2.ops.registration import OPERATORS
 from tests.ops.oracle import FAMILIES, box_pairs
 
 
 def gradients(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of the summed IoU wrt both sides, by the served kernel."""
+    """Gradient of the summed IoU wrt both sides, by the kernel."""
     boxes1, boxes2 = boxes1.clone().requires_grad_(), boxes2.clone().requires_grad_()
     grad1, grad2 = torch.autograd.grad(paired_iou_rotated(boxes1, boxes2).sum(), (boxes1, boxes2))
     return grad1, grad2
@@ -32,11 +33,13 @@ def test_gradcheck(family: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_gradients_are_finite_and_equal_the_twin(family: str, dtype: torch.dtype) -> None:
+def test_gradients_are_finite_and_equal_the_reference(family: str, dtype: torch.dtype) -> None:
     boxes1, boxes2 = box_pairs(family, 1000, dtype)
-    served = gradients(boxes1, boxes2)
-    twin = reference.paired_iou_rotated_backward(torch.ones_like(boxes1[:, 0]), boxes1, boxes2)
-    for ours, expected in zip(served, twin):
+    kernel = gradients(boxes1, boxes2)
+    reference = OPERATORS["paired_iou_rotated_backward"].reference(
+        torch.ones_like(boxes1[:, 0]), boxes1, boxes2
+    )
+    for ours, expected in zip(kernel, reference):
         assert ours.dtype == dtype and bool(ours.isfinite().all())
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-9)
 

@@ -1,4 +1,4 @@
-"""Points in rotated boxes: the served kernel and the twin against shapely and by hand."""
+"""Points in rotated boxes: kernel and reference against shapely and by hand."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import shapely
 import torch
 from torch import Tensor
 
-from tcm_d2.ops import points_in_rotated_boxes, reference_points
+from tcm_d2.ops import points as points_module
+from tcm_d2.ops import points_in_rotated_boxes
+from tcm_d2.ops.registration import OPERATORS
 from tests.conftest import DATA_DIR
 from tests.ops.oracle import FAMILIES, box_pairs, polygons
 from tests.parity.golden import Golden
 
 IMPLEMENTATIONS = {
-    "served": points_in_rotated_boxes,
-    "twin": reference_points.points_in_rotated_boxes,
+    "kernel": points_in_rotated_boxes,
+    "reference": OPERATORS["points_in_rotated_boxes"].reference,
 }
 DTYPES = (torch.float32, torch.float64)
 
@@ -85,8 +87,8 @@ def test_many_points_take_several_chunks(monkeypatch: pytest.MonkeyPatch) -> Non
     boxes = box_pairs("random", 30, torch.float32)[0]
     points = torch.rand(200, 2) * 60
     expected = points_in_rotated_boxes(points, boxes)
-    monkeypatch.setattr(reference_points, "_MAX_TESTS", 70)
-    assert torch.equal(reference_points.points_in_rotated_boxes(points, boxes), expected)
+    monkeypatch.setattr(points_module, "_MAX_TESTS", 70)
+    assert torch.equal(OPERATORS["points_in_rotated_boxes"].reference(points, boxes), expected)
 
 
 def test_layouts_half_and_empty() -> None:

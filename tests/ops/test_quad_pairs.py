@@ -1,4 +1,4 @@
-"""Pairs of quads in groups, and NMS in groups: kernel and twin against plain double loops."""
+"""Pairs of quads in groups, and NMS in groups: kernel and reference against plain double loops."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tcm_d2.ops import quad_iou, reference_quad_pairs
+from tcm_d2.ops import quad_iou, quad_pairs
 from tcm_d2.ops.quad_pairs import nms_quads, overlapping_quads
+from tcm_d2.ops.registration import OPERATORS
 from tests.ops.oracle import box_pairs
 
 PairsCall = Callable[..., tuple[Tensor, Tensor, Tensor]]
@@ -30,7 +31,7 @@ def random_quads(num: int, *, extent_px: float) -> Tensor:
     return quads
 
 
-@pytest.mark.parametrize("call", [kernel, reference_quad_pairs.overlapping_quads])
+@pytest.mark.parametrize("call", [kernel, OPERATORS["overlapping_quads"].reference])
 @pytest.mark.parametrize("min_iou", [0.0, 0.3])
 def test_pairs_are_those_of_all_against_all(call: PairsCall, min_iou: float) -> None:
     quads1 = random_quads(150, extent_px=90)
@@ -47,15 +48,15 @@ def test_pairs_are_those_of_all_against_all(call: PairsCall, min_iou: float) -> 
     assert torch.equal(found[2], iou[first, second])
 
 
-def test_the_twin_splits_its_work_without_losing_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_splits_its_work_and_loses_no_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     quads, group = random_quads(60, extent_px=60), torch.arange(60) % 2
-    whole = reference_quad_pairs.overlapping_quads(quads, quads, group, group, 1e-9)
-    monkeypatch.setattr(reference_quad_pairs, "_CANDIDATES_PER_CHUNK", 7)
-    parts = reference_quad_pairs.overlapping_quads(quads, quads, group, group, 1e-9)
+    whole = OPERATORS["overlapping_quads"].reference(quads, quads, group, group, 1e-9)
+    monkeypatch.setattr(quad_pairs, "_CANDIDATES_PER_CHUNK", 7)
+    parts = OPERATORS["overlapping_quads"].reference(quads, quads, group, group, 1e-9)
     assert len(whole[0]) > 150 and all(map(torch.equal, whole, parts))
 
 
-@pytest.mark.parametrize("call", [kernel, reference_quad_pairs.overlapping_quads])
+@pytest.mark.parametrize("call", [kernel, OPERATORS["overlapping_quads"].reference])
 def test_far_from_the_origin_and_touching(call: PairsCall) -> None:
     square = torch.tensor([[[0.0, 0], [1, 0], [1, 1], [0, 1]]]).double()
     shift = torch.tensor([1e5, -1e5]).double()
@@ -66,7 +67,7 @@ def test_far_from_the_origin_and_touching(call: PairsCall) -> None:
     assert iou.tolist() == pytest.approx([1.0, 1.0])
 
 
-@pytest.mark.parametrize("call", [kernel, reference_quad_pairs.overlapping_quads])
+@pytest.mark.parametrize("call", [kernel, OPERATORS["overlapping_quads"].reference])
 def test_no_quads(call: PairsCall) -> None:
     none, no_group = torch.zeros(0, 4, 2).double(), torch.zeros(0, dtype=torch.int64)
     some, group = random_quads(3, extent_px=5), torch.zeros(3, dtype=torch.int64)
@@ -93,8 +94,8 @@ def test_nms_is_greedy_inside_groups(iou_threshold: float) -> None:
     expected = greedy(quads, scores, group, iou_threshold)
     kept = nms_quads(quads, scores, group=group, iou_threshold=iou_threshold)
     assert 20 < len(expected) < 300 and kept.tolist() == expected
-    twin = reference_quad_pairs.nms_quads(quads, scores, group, iou_threshold)
-    assert twin.tolist() == expected
+    reference = OPERATORS["nms_quads"].reference(quads, scores, group, iou_threshold)
+    assert reference.tolist() == expected
 
 
 def test_nms_keeps_what_is_not_finite() -> None:
@@ -103,8 +104,8 @@ def test_nms_keeps_what_is_not_finite() -> None:
     group = torch.zeros(3, dtype=torch.int64)
     scores = torch.tensor([0.5, 0.4, 0.6])
     assert nms_quads(quads, scores, group=group, iou_threshold=0.5).tolist() == [2, 1]
-    twin = reference_quad_pairs.nms_quads(quads, scores, group, 0.5)
-    assert twin.tolist() == [2, 1]
+    reference = OPERATORS["nms_quads"].reference(quads, scores, group, 0.5)
+    assert reference.tolist() == [2, 1]
 
 
 def test_bad_arguments_are_named() -> None:

@@ -1,4 +1,4 @@
-"""Quadrilaterals: IoU and smallest boxes, the served kernels and the twins."""
+"""Quadrilaterals: IoU and smallest boxes, kernels and reference implementations."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import shapely
 import torch
 from torch import Tensor
 
-from tcm_d2.ops import minimum_area_boxes, paired_quad_iou, quad_iou, reference_quads
+from tcm_d2.ops import minimum_area_boxes, paired_quad_iou, quad_iou, quads_iou
+from tcm_d2.ops.registration import OPERATORS
 from tests.ops.oracle import FAMILIES, box_pairs, corners
 from tests.parity.golden import Golden
 
-PAIRED = {"served": paired_quad_iou, "twin": reference_quads.paired_quad_iou}
-PAIRWISE = {"served": quad_iou, "twin": reference_quads.quad_iou}
-BOXES = {"served": minimum_area_boxes, "twin": reference_quads.minimum_area_boxes}
+PAIRED = {"kernel": paired_quad_iou, "reference": OPERATORS["paired_quad_iou"].reference}
+PAIRWISE = {"kernel": quad_iou, "reference": OPERATORS["quad_iou"].reference}
+BOXES = {"kernel": minimum_area_boxes, "reference": OPERATORS["minimum_area_boxes"].reference}
 DTYPES = (torch.float32, torch.float64)
 
 
@@ -60,13 +61,13 @@ def test_iou_of_simple_quads_convex_or_not_equals_shapely(implementation: str) -
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_kernel_and_twin_agree_on_all_quads(dtype: torch.dtype) -> None:
+def test_kernel_and_reference_agree_on_all_quads(dtype: torch.dtype) -> None:
     quads1, quads2 = random_quads(400).to(dtype), random_quads(300).to(dtype)
     iou = quad_iou(quads1, quads2)
     assert iou.dtype == dtype
     tolerance = {torch.float32: 1e-6, torch.float64: 1e-12}[dtype]
     torch.testing.assert_close(
-        reference_quads.quad_iou(quads1, quads2), iou, rtol=tolerance, atol=1e-15
+        OPERATORS["quad_iou"].reference(quads1, quads2), iou, rtol=tolerance, atol=1e-15
     )
     for paired in PAIRED.values():
         torch.testing.assert_close(
@@ -131,14 +132,14 @@ def test_a_rectangle_is_its_own_smallest_box(implementation: str, family: str) -
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_kernel_and_twin_find_the_same_box(dtype: torch.dtype) -> None:
+def test_kernel_and_reference_find_the_same_box(dtype: torch.dtype) -> None:
     quads = torch.cat([random_quads(500), random_quads(500).round(), random_quads(200, extent=3)])
     quads[1000:] = quads[1000:].round()  # many coincide or lie on a line
     quads = quads.to(dtype)
-    served, twin = minimum_area_boxes(quads), reference_quads.minimum_area_boxes(quads)
-    assert served.dtype == dtype
+    kernel, reference = minimum_area_boxes(quads), OPERATORS["minimum_area_boxes"].reference(quads)
+    assert kernel.dtype == dtype
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-11}[dtype]
-    torch.testing.assert_close(served, twin, rtol=0, atol=tolerance)
+    torch.testing.assert_close(kernel, reference, rtol=0, atol=tolerance)
 
 
 def has_one_smallest_box(quad: np.ndarray) -> bool:
@@ -221,12 +222,12 @@ def test_layouts_half_and_empty() -> None:
     assert not quad_iou(leaf, leaf).requires_grad and not minimum_area_boxes(leaf).requires_grad
 
 
-def test_twin_takes_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reference_takes_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     quads1, quads2 = random_quads(30), random_quads(17)
-    expected = reference_quads.quad_iou(quads1, quads2)
-    monkeypatch.setattr(reference_quads, "_MAX_PAIRS", 5)
-    monkeypatch.setattr(reference_quads, "_MAX_BOUNDS", 40)
-    assert torch.equal(reference_quads.quad_iou(quads1, quads2), expected)
+    expected = OPERATORS["quad_iou"].reference(quads1, quads2)
+    monkeypatch.setattr(quads_iou, "_MAX_PAIRS", 5)
+    monkeypatch.setattr(quads_iou, "_MAX_BOUNDS", 40)
+    assert torch.equal(OPERATORS["quad_iou"].reference(quads1, quads2), expected)
 
 
 def test_threads_do_not_change_the_result() -> None:

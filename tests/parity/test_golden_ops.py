@@ -19,8 +19,8 @@ from tcm_d2.ops import (
     box_iou_rotated,
     nms_rotated,
     paired_iou_rotated,
-    reference,
 )
+from tcm_d2.ops.registration import OPERATORS
 from tests.conftest import DATA_DIR
 from tests.parity.golden import Golden
 
@@ -43,10 +43,14 @@ def golden_iou() -> Golden:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("implementation", ["served", "twin"])
+@pytest.mark.parametrize("implementation", ["kernel", "reference"])
 def test_paired_iou(golden_iou: Golden, implementation: str, dtype: torch.dtype) -> None:
     boxes1, boxes2 = (boxes_deg(golden_iou[name], dtype) for name in ("boxes1", "boxes2"))
-    function = paired_iou_rotated if implementation == "served" else reference.paired_iou_rotated
+    function = (
+        paired_iou_rotated
+        if implementation == "kernel"
+        else OPERATORS["paired_iou_rotated"].reference
+    )
     iou = function(boxes1, boxes2)
     error = (iou.double() - golden_iou["iou_exact"]).abs()
     names = np.load(GOLDEN_DIR / "a_box_iou_rotated.npz")["category_names"]
@@ -99,13 +103,13 @@ def check_nms(golden: Golden, tag: str) -> None:
 
 
 @pytest.mark.parametrize("tag", ["n100", "n2000"])
-def test_twin_nms_keeps_the_exact_list(tag: str) -> None:
+def test_reference_nms_keeps_the_exact_list(tag: str) -> None:
     golden = Golden(GOLDEN_DIR / "b_nms_rotated.npz")
     boxes, scores = boxes_deg(golden[f"{tag}_boxes"], torch.float32), golden[f"{tag}_scores"]
     labels = golden[f"{tag}_labels"].long()
-    keep = reference.nms_rotated(boxes, scores, None, 0.1)
+    keep = OPERATORS["nms_rotated"].reference(boxes, scores, None, 0.1)
     assert keep.tolist() == golden[f"{tag}_keep_agnostic_exact"].tolist()
-    keep = reference.nms_rotated(boxes, scores, labels, 0.1)
+    keep = OPERATORS["nms_rotated"].reference(boxes, scores, labels, 0.1)
     assert keep.tolist() == golden[f"{tag}_keep_perclass_exact"].tolist()
 
 

@@ -1,7 +1,6 @@
-"""Slow plain-torch twins of GIoU and DIoU: the formulas of csrc/enclosing_{geometry,iou}.h.
+"""What encloses two rotated boxes, in plain torch: the formulas of csrc/geometry/enclosing.h.
 
-The arguments are those of torch.ops.tcm_d2.*, already checked by the public wrappers. All
-arithmetic is float64.
+The reference implementations of GIoU and DIoU are made of them. All arithmetic is float64.
 
 Letters: P pairs. The corners of a pair are (P, 8), the first box's in 0..3.
 """
@@ -14,12 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tcm_d2.ops.reference import (
-    _cos_sin_deg,
-    _intersection,
-    _intersection_grad,
-    _prepare,
-    _Rects,
+from tcm_d2.ops.rotated_geometry import (
+    Rects,
+    cos_sin_deg,
+    intersection_area,
+    intersection_grad,
+    prepare_rects,
 )
 
 # Roundings of the hull's size within which corners coincide, corners lie on the border, and
@@ -52,127 +51,54 @@ class _Corners(NamedTuple):
     sin: Tensor
 
 
-class _Enclosed(NamedTuple):
+class EnclosedPairs(NamedTuple):
     """The parts of both measures for aligned pairs."""
 
     outlines: tuple[_Outlines, _Outlines]
-    rects: tuple[_Rects, _Rects]
+    rects: tuple[Rects, Rects]
     corners: _Corners
     common: Tensor  # (P,) areas of the intersection
     whole: Tensor  # (P,) and of the union
     finite: Tensor  # (P,) bool
 
 
-class _Enclosure(NamedTuple):
+class Enclosure(NamedTuple):
     """A size of the enclosure (P,), and its derivatives wrt both boxes, (P, 5) each."""
 
     value: Tensor
     grads: tuple[Tensor, Tensor]
 
 
-def paired_giou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Return the (P,) GIoU of aligned pairs; see tcm_d2.ops.paired_giou_rotated."""
-    pair = _make_enclosed(boxes1, boxes2)
-    hull = torch.maximum(_hull_area(pair.corners)[0], pair.whole)
-    return _finish(pair, (hull - pair.whole) / hull, hull, boxes1.dtype)
-
-
-def paired_diou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Return the (P,) DIoU of aligned pairs; see tcm_d2.ops.paired_diou_rotated."""
-    pair = _make_enclosed(boxes1, boxes2)
-    diameter2 = _squared_diameter(pair).value
-    dx, dy = _centre_difference(pair)
-    return _finish(pair, (dx * dx + dy * dy) / diameter2, diameter2, boxes1.dtype)
-
-
-def paired_giou_rotated_backward(
-    grad_iou: Tensor, boxes1: Tensor, boxes2: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients (P, 5) wrt both sides of the (P,) GIoU."""
-    pair = _make_enclosed(boxes1, boxes2)
-    area, (grad_x, grad_y) = _hull_area(pair.corners)
-    hull = torch.maximum(area, pair.whole)
-    grads = _chain_both(pair, grad_x, grad_y)
-    share = (pair.whole / hull)[:, None]
-    penalties = tuple(
-        (share * grad - whole_grad) / hull[:, None]
-        for grad, whole_grad in zip(grads, _whole_grads(pair))
-    )
-    return _finish_grads(pair, penalties, hull, grad_iou, boxes1.dtype)
-
-
-def paired_diou_rotated_backward(
-    grad_iou: Tensor, boxes1: Tensor, boxes2: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients (P, 5) wrt both sides of the (P,) DIoU."""
-    pair = _make_enclosed(boxes1, boxes2)
-    diameter2, grads = _squared_diameter(pair)
-    dx, dy = _centre_difference(pair)
-    share = ((dx * dx + dy * dy) / diameter2)[:, None]
-    zero = torch.zeros_like(dx)
-    step = torch.stack([2 * dx, 2 * dy, zero, zero, zero], dim=1)
-    penalties = tuple(
-        (sign * step - share * grad) / diameter2[:, None] for sign, grad in zip((1, -1), grads)
-    )
-    return _finish_grads(pair, penalties, diameter2, grad_iou, boxes1.dtype)
-
-
-def _make_enclosed(boxes1: Tensor, boxes2: Tensor) -> _Enclosed:
+def enclose_pairs(boxes1: Tensor, boxes2: Tensor) -> EnclosedPairs:
     finite = (boxes1.isfinite() & boxes2.isfinite()).all(dim=1)
     outlines = tuple(_outlines(torch.where(finite[:, None], b, 0.0)) for b in (boxes1, boxes2))
     one, two = outlines
-    rects = (_prepare(boxes1), _prepare(boxes2))
-    common = _intersection(*rects)
+    rects = (prepare_rects(boxes1), prepare_rects(boxes2))
+    common = intersection_area(*rects)
     whole = one.w * one.h + two.w * two.h - common
-    return _Enclosed((one, two), rects, _corners(one, two), common, whole, finite)
+    return EnclosedPairs((one, two), rects, _corners(one, two), common, whole, finite)
 
 
-def _finish(pair: _Enclosed, penalty: Tensor, size: Tensor, dtype: torch.dtype) -> Tensor:
-    value = _iou(pair) - torch.where(size > 0, penalty, 0.0)
-    counts = pair.finite & (value >= -1)  # NaN doesn't
-    return torch.where(counts, value, -1.0).to(dtype)
-
-
-def _finish_grads(
-    pair: _Enclosed,
-    penalties: tuple[Tensor, ...],
-    size: Tensor,
-    grad_iou: Tensor,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    divisor = torch.where(pair.whole > 0, pair.whole, 1.0)[:, None]
-    counts = pair.finite & (size > 0) & size.isfinite()
-    limit = torch.finfo(dtype).max
-    grads = []
-    parts = zip(_common_grads(pair), _whole_grads(pair), penalties)
-    for common_grad, whole_grad, penalty in parts:
-        grad = (common_grad - _iou(pair)[:, None] * whole_grad) / divisor - penalty
-        grad = grad_iou.double()[:, None] * grad
-        grad = torch.where(counts[:, None] & grad.isfinite(), grad, 0.0)
-        grads.append(grad.clamp(-limit, limit).to(dtype))
-    return grads[0], grads[1]
-
-
-def _iou(pair: _Enclosed) -> Tensor:
+def pair_iou(pair: EnclosedPairs) -> Tensor:
     return torch.where(pair.common > 0, pair.common / pair.whole, 0.0).clamp(max=1.0)
 
 
-def _centre_difference(pair: _Enclosed) -> tuple[Tensor, Tensor]:
+def centre_difference(pair: EnclosedPairs) -> tuple[Tensor, Tensor]:
     one, two = pair.outlines
     return one.cx - two.cx, one.cy - two.cy
 
 
-def _common_grads(pair: _Enclosed) -> tuple[Tensor, Tensor]:
+def common_grads(pair: EnclosedPairs) -> tuple[Tensor, Tensor]:
     one, two = pair.rects
-    columns = (_intersection_grad(one, two), _intersection_grad(two, one))
+    columns = (intersection_grad(one, two), intersection_grad(two, one))
     some = (pair.common > 0)[:, None]
     first, second = (torch.where(some, torch.stack(grad, dim=1), 0.0) for grad in columns)
     return first, second
 
 
-def _whole_grads(pair: _Enclosed) -> tuple[Tensor, Tensor]:
+def whole_grads(pair: EnclosedPairs) -> tuple[Tensor, Tensor]:
     grads = []
-    for box, common_grad in zip(pair.outlines, _common_grads(pair)):
+    for box, common_grad in zip(pair.outlines, common_grads(pair)):
         zero = torch.zeros_like(box.w)
         w = torch.where(box.w_grows, box.h, 0.0)
         h = torch.where(box.h_grows, box.w, 0.0)
@@ -182,7 +108,7 @@ def _whole_grads(pair: _Enclosed) -> tuple[Tensor, Tensor]:
 
 def _outlines(boxes: Tensor) -> _Outlines:
     cx, cy, w, h, angle_deg = boxes.double().unbind(dim=1)
-    cos, sin = _cos_sin_deg(angle_deg)
+    cos, sin = cos_sin_deg(angle_deg)
     return _Outlines(cx, cy, w.clamp(min=0.0), h.clamp(min=0.0), cos, sin, w >= 0, h >= 0)
 
 
@@ -219,7 +145,7 @@ def _corners(one: _Outlines, two: _Outlines) -> _Corners:
     )
 
 
-def _chain_both(pair: _Enclosed, grad_x: Tensor, grad_y: Tensor) -> tuple[Tensor, Tensor]:
+def chain_corners(pair: EnclosedPairs, grad_x: Tensor, grad_y: Tensor) -> tuple[Tensor, Tensor]:
     """Derivatives (P, 5) wrt both boxes from those wrt the corners, (P, 8)."""
     cos, sin = pair.corners.cos[:, None], pair.corners.sin[:, None]
     on_screen_x = grad_x * cos + grad_y * sin
@@ -251,7 +177,7 @@ def _scale_to_unit(values: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(unit >= 1 - _TOLERANCE, 1.0, unit), extent.squeeze(1)
 
 
-def _hull_area(corners: _Corners) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def hull_area(corners: _Corners) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Area (P,) of the convex hull of the corners, and its derivatives wrt them, (P, 8) each."""
     x, width = _scale_to_unit(corners.x)
     y, height = _scale_to_unit(corners.y)
@@ -312,7 +238,7 @@ class _HullWalk:
         return start
 
 
-def _squared_diameter(pair: _Enclosed) -> _Enclosure:
+def squared_diameter(pair: EnclosedPairs) -> Enclosure:
     """The largest squared distance between two corners; of equal ones the mean derivative."""
     own1, own2 = (box.w * box.w + box.h * box.h for box in pair.outlines)
     x, y = pair.corners.x, pair.corners.y
@@ -327,9 +253,9 @@ def _squared_diameter(pair: _Enclosed) -> _Enclosure:
     grad_x = torch.cat([step_x.sum(dim=2), -step_x.sum(dim=1)], dim=1)
     grad_y = torch.cat([step_y.sum(dim=2), -step_y.sum(dim=1)], dim=1)
     grads = []
-    for box, counts, grad in zip(pair.outlines, own_counts, _chain_both(pair, grad_x, grad_y)):
+    for box, counts, grad in zip(pair.outlines, own_counts, chain_corners(pair, grad_x, grad_y)):
         zero = torch.zeros_like(box.w)
         own = torch.stack([zero, zero, 2 * box.w, 2 * box.h, zero], dim=1)
         grad = grad + torch.where(counts[:, None], own, 0.0)
         grads.append(grad / count.clamp(min=1)[:, None])
-    return _Enclosure(largest, (grads[0], grads[1]))
+    return Enclosure(largest, (grads[0], grads[1]))

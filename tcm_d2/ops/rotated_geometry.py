@@ -1,9 +1,8 @@
-"""Slow plain-torch twins of the compiled operators: the same formulas, vectorised.
+"""Rotated rectangles in plain torch: the formulas of csrc/geometry/rotated.h and its gradient.
 
-They serve where the extension is missing and check it where it is not. The arguments are those of
-torch.ops.tcm_d2.*, already checked by the public wrappers. All arithmetic is float64, and goes the
-way of csrc/rotated_geometry.h and csrc/rotated_gradient.h, where the formulas are explained,
-operation by operation: the results are the same to the last bit.
+The reference implementations are made of them. All arithmetic is float64, and goes the way of the
+C++, where the formulas are explained, operation by operation: the results are the same to the last
+bit.
 
 Letters: P pairs. A rectangle's axes on screen (y down) are U = (cos, -sin) along its width and
 V = (sin, cos) along its height.
@@ -17,15 +16,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Pairs expanded at a time, to bound the memory of the pairwise operators (about 1 KiB a pair).
-_MAX_PAIRS = 1 << 17
 # Edges closer than this, in float64 roundings of their size, count as one and the same edge.
 _COLLINEAR_ULPS = 64
 # Much more than the rounding of the exact test, much less than matters for speed.
 _SLACK = 1e-9
 
 
-class _Rects(NamedTuple):
+class Rects(NamedTuple):
     """Prepared boxes, each field (P,) float64; all zero for boxes without a positive area."""
 
     cx: Tensor
@@ -36,8 +33,8 @@ class _Rects(NamedTuple):
     sin: Tensor
     area: Tensor
 
-    def take(self, index: Tensor) -> _Rects:
-        return _Rects(*(field[index] for field in self))
+    def take(self, index: Tensor) -> Rects:
+        return Rects(*(field[index] for field in self))
 
     def radius(self) -> Tensor:
         return torch.hypot(self.half_w, self.half_h)
@@ -52,106 +49,17 @@ class _Relative(NamedTuple):
     sin: Tensor
 
 
-def box_iou_rotated(boxes1: Tensor, boxes2: Tensor, iof: bool) -> Tensor:
-    """Return the (N, M) overlaps; see tcm_d2.ops.box_iou_rotated."""
-    overlaps = boxes1.new_zeros((boxes1.shape[0], boxes2.shape[0]))
-    if overlaps.numel() == 0:
-        return overlaps
-    rects1, rects2 = _prepare(boxes1), _prepare(boxes2)
-    rows_per_chunk = max(1, _MAX_PAIRS // boxes2.shape[0])
-    for start in range(0, boxes1.shape[0], rows_per_chunk):
-        chunk = slice(start, start + rows_per_chunk)
-        rows = _Rects(*(field[chunk, None] for field in rects1))
-        row, column = torch.nonzero(_may_overlap(rows, rects2), as_tuple=True)
-        pairs1, pairs2 = rects1.take(row + start), rects2.take(column)
-        overlap = _overlap(pairs1, pairs2, _intersection(pairs1, pairs2), iof=iof)
-        overlaps[row + start, column] = overlap.to(overlaps.dtype)
-    return overlaps
-
-
-def paired_iou_rotated(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Return the (P,) IoU of aligned pairs; see tcm_d2.ops.paired_iou_rotated."""
-    rects1, rects2 = _prepare(boxes1), _prepare(boxes2)
-    iou = _overlap(rects1, rects2, _intersection(rects1, rects2), iof=False)
-    return iou.to(boxes1.dtype)
-
-
-def paired_iou_rotated_backward(
-    grad_iou: Tensor, boxes1: Tensor, boxes2: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients (P, 5) wrt both sides of the (P,) IoU, per pixel and per degree."""
-    rects1, rects2 = _prepare(boxes1), _prepare(boxes2)
-    common = _intersection(rects1, rects2)
-    scale = grad_iou.double()
-    grads = []
-    for subject, window in ((rects1, rects2), (rects2, rects1)):
-        whole = subject.area + window.area - common
-        iou = torch.clamp(common / whole, max=1.0)
-        rise = 1 + iou
-        cx, cy, w, h, angle_deg = _intersection_grad(subject, window)
-        dw = rise * w - iou * (subject.half_h + subject.half_h)
-        dh = rise * h - iou * (subject.half_w + subject.half_w)
-        grad = torch.stack([rise * cx, rise * cy, dw, dh, rise * angle_deg], dim=1)  # (P, 5)
-        grad = scale[:, None] * grad / whole[:, None]
-        grad = torch.where((common > 0)[:, None] & grad.isfinite(), grad, 0.0)
-        limit = torch.finfo(boxes1.dtype).max
-        grads.append(grad.clamp(-limit, limit).to(boxes1.dtype))
-    return grads[0], grads[1]
-
-
-def nms_rotated(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor | None,
-    iou_threshold: float,
-    image_ids: Tensor | None = None,
-    score_threshold: float | None = None,
-    max_detections: int | None = None,
-) -> Tensor:
-    """Return the (K,) int64 kept indices, best score first; see tcm_d2.ops.batched_nms_rotated."""
-    order = torch.argsort(scores, descending=True, stable=True)
-    if score_threshold is not None:
-        order = order[scores[order] > score_threshold]
-    rects = _prepare(boxes).take(order)
-    groups = [values[order] for values in (labels, image_ids) if values is not None]
-    alive = torch.ones_like(order, dtype=torch.bool)
-    for i in range(order.numel()):
-        if not alive[i]:
-            continue
-        best = _Rects(*(field[i : i + 1] for field in rects))
-        rivals = alive & _may_overlap(best, rects)
-        rivals[: i + 1] = False
-        for group in groups:
-            rivals &= group == group[i]
-        index = torch.nonzero(rivals).squeeze(1)
-        others = rects.take(index)
-        best = _Rects(*(field.expand(index.numel()) for field in best))
-        iou = _overlap(best, others, _intersection(best, others), iof=False)
-        alive[index[iou > iou_threshold]] = False
-    keep = order[alive]
-    if max_detections is None:
-        return keep
-    if image_ids is None:
-        return keep[:max_detections]
-    # Side by side for each image, in order; the rank is the distance to the image's first.
-    images, index = torch.sort(image_ids[keep], stable=True)
-    rank = torch.arange(len(keep), device=keep.device) - torch.searchsorted(images, images)
-    is_first = torch.empty_like(rank, dtype=torch.bool)
-    is_first[index] = rank < max_detections
-    return keep[is_first]
-
-
-def _prepare(boxes: Tensor) -> _Rects:
+def prepare_rects(boxes: Tensor) -> Rects:
     boxes = boxes.double()
     area = boxes[:, 2] * boxes[:, 3]
     valid = boxes.isfinite().all(dim=1) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
     valid &= (area > 0) & area.isfinite()
     cx, cy, w, h, angle_deg = torch.where(valid[:, None], boxes, 0.0).unbind(dim=1)
-    cos, sin = _cos_sin_deg(angle_deg)
-    return _Rects(cx, cy, w / 2, h / 2, cos, sin, w * h)
+    cos, sin = cos_sin_deg(angle_deg)
+    return Rects(cx, cy, w / 2, h / 2, cos, sin, w * h)
 
 
-def _cos_sin_deg(angle_deg: Tensor) -> tuple[Tensor, Tensor]:
+def cos_sin_deg(angle_deg: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and sine of degrees by Taylor's series, exact at multiples of 90."""
     reduced = torch.where(angle_deg.abs() < 2.0**40, angle_deg, torch.fmod(angle_deg, 360.0))
     quarter = torch.round(reduced / 90.0)
@@ -172,7 +80,7 @@ def _cos_sin_deg(angle_deg: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(flip, -cos, cos), torch.where(flip, -sin, sin)
 
 
-def _may_overlap(rects1: _Rects, rects2: _Rects) -> Tensor:
+def may_overlap(rects1: Rects, rects2: Rects) -> Tensor:
     """Whether the circumscribed circles meet, broadcast; False for boxes without an area.
 
     The circles are a little larger than needed: what is apart here has an intersection of zero.
@@ -182,12 +90,12 @@ def _may_overlap(rects1: _Rects, rects2: _Rects) -> Tensor:
     return (dx * dx + dy * dy <= reach * reach) & (rects1.area > 0) & (rects2.area > 0)
 
 
-def _overlap(rects1: _Rects, rects2: _Rects, intersection: Tensor, *, iof: bool) -> Tensor:
+def overlap(rects1: Rects, rects2: Rects, intersection: Tensor, *, iof: bool) -> Tensor:
     whole = rects1.area if iof else rects1.area + rects2.area - intersection
     return torch.where(intersection > 0, intersection / whole, 0.0).clamp(max=1.0)
 
 
-def _relative(subject: _Rects, window: _Rects) -> _Relative:
+def _relative(subject: Rects, window: Rects) -> _Relative:
     dx, dy = subject.cx - window.cx, subject.cy - window.cy
     return _Relative(
         x=dx * window.cos - dy * window.sin,
@@ -197,7 +105,7 @@ def _relative(subject: _Rects, window: _Rects) -> _Relative:
     )
 
 
-def _larger_first(rects1: _Rects, rects2: _Rects) -> tuple[_Rects, _Rects]:
+def _larger_first(rects1: Rects, rects2: Rects) -> tuple[Rects, Rects]:
     """Order each pair by its values alone, so that the IoU is symmetric to the last bit."""
     swap = torch.zeros_like(rects1.area, dtype=torch.bool)
     tied = ~swap
@@ -205,12 +113,12 @@ def _larger_first(rects1: _Rects, rects2: _Rects) -> tuple[_Rects, _Rects]:
         key1, key2 = getattr(rects1, key), getattr(rects2, key)
         swap |= tied & (key1 < key2)
         tied &= key1 == key2
-    first = _Rects(*(torch.where(swap, b, a) for a, b in zip(rects1, rects2)))
-    second = _Rects(*(torch.where(swap, a, b) for a, b in zip(rects1, rects2)))
+    first = Rects(*(torch.where(swap, b, a) for a, b in zip(rects1, rects2)))
+    second = Rects(*(torch.where(swap, a, b) for a, b in zip(rects1, rects2)))
     return first, second
 
 
-def _intersection(rects1: _Rects, rects2: _Rects) -> Tensor:
+def intersection_area(rects1: Rects, rects2: Rects) -> Tensor:
     """Area common to aligned pairs, (P,)."""
     subject, window = _larger_first(rects1, rects2)
     frame = _relative(subject, window)
@@ -233,7 +141,7 @@ def _intersection(rects1: _Rects, rects2: _Rects) -> Tensor:
     return torch.where(apart, 0.0, area)
 
 
-def _are_separated(frame: _Relative, subject: _Rects, window: _Rects) -> Tensor:
+def _are_separated(frame: _Relative, subject: Rects, window: Rects) -> Tensor:
     """Whether a line along one of the four axes separates the pairs (touching counts)."""
     cos, sin = frame.cos.abs(), frame.sin.abs()
     reach_x = window.half_w + (subject.half_w * cos + subject.half_h * sin)
@@ -270,7 +178,7 @@ def _strip_integral(
     return torch.where(width == 0, 0.0, width * mean)
 
 
-def _intersection_grad(subject: _Rects, window: _Rects) -> tuple[Tensor, ...]:
+def intersection_grad(subject: Rects, window: Rects) -> tuple[Tensor, ...]:
     """Derivatives (P,) of the common area wrt the subject's cx, cy, w, h, angle_deg."""
     frame = _relative(subject, window)
     inverse_cos, inverse_sin = 1 / frame.cos, 1 / frame.sin
@@ -302,7 +210,7 @@ def _inside(
     inverse_ex: Tensor,
     inverse_ey: Tensor,
     half_length: Tensor,
-    window: _Rects,
+    window: Rects,
 ) -> tuple[Tensor, Tensor]:
     """Length and first moment about its midpoint (x, y) of the part of an edge in the window.
 

@@ -47,7 +47,8 @@ MODELING_MAY_IMPORT = {
     "tcm": set(),
     "neck": set(),
     "dense": set(),
-    "heads": {"dense"},
+    "losses": set(),
+    "heads": {"dense", "losses"},
     "meta_arch": {"heads", "dense", "neck", "tcm", "clip", "backbone"},
 }
 FREE_OF_DETECTRON2 = ("files", "messages", "ops", "weight_files")

@@ -125,18 +125,21 @@ def test_geometry_is_in_float32_under_autocast(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, dtype: torch.dtype
 ) -> None:
     """Coders, IoU, its loss and NMS, in training and prediction; towers stay in half."""
-    from tcm_d2.modeling.dense import anchor_assigners, decode, delta_coder, losses, point_coder
+    from tcm_d2.modeling.dense import anchor_assigners, decode, delta_coder, point_coder
     from tcm_d2.modeling.heads import atss, fcos, retinanet
+    from tcm_d2.modeling.losses import L1Loss, RotatedIoULoss, iou
 
     model = _model(tmp_path, architecture)
     dtypes = _Dtypes()
     for coder in (point_coder.DistanceAnglePointCoder, delta_coder.DeltaBoxCoder):
         dtypes.watch(monkeypatch, coder, "encode")
         dtypes.watch(monkeypatch, coder, "decode")
-    dtypes.watch(monkeypatch, losses, "paired_iou_rotated")
+    dtypes.watch(monkeypatch, iou, "paired_iou_rotated")
+    for loss in (RotatedIoULoss, L1Loss):
+        dtypes.watch(monkeypatch, loss, "__call__")
     dtypes.watch(monkeypatch, decode, "batched_nms_rotated")
     for module in (anchor_assigners, fcos, atss, retinanet):
-        for name in ("box_iou_rotated", "rotated_iou_loss", "l1_loss_sum", "focal_loss_sum"):
+        for name in ("box_iou_rotated", "focal_loss_sum"):
             if hasattr(module, name):
                 dtypes.watch(monkeypatch, module, name)
     towers: set[torch.dtype] = set()
@@ -147,7 +150,7 @@ def test_geometry_is_in_float32_under_autocast(
             model.eval()(make_batch())
     assert all(loss.dtype == torch.float32 for loss in found.values())
     assert dtype in towers
-    needed = {"decode", "batched_nms_rotated", "focal_loss_sum"}
-    needed |= {"encode", "l1_loss_sum"} if "RetinaNet" in architecture else {"rotated_iou_loss"}
+    needed = {"decode", "batched_nms_rotated", "focal_loss_sum", "__call__"}
+    needed |= {"encode"} if "RetinaNet" in architecture else {"paired_iou_rotated"}
     assert needed <= dtypes.seen.keys()
     assert {name: kinds for name, kinds in dtypes.seen.items() if kinds != {torch.float32}} == {}

@@ -8,44 +8,11 @@ import pytest
 import torch
 
 from tcm_d2.modeling.dense.decode import make_instances, select_candidates
-from tcm_d2.modeling.dense.focal import focal_loss_sum
-from tcm_d2.modeling.dense.losses import centerness_targets, rotated_iou_loss
 from tcm_d2.modeling.dense.point_coder import DistanceAnglePointCoder
+from tcm_d2.modeling.losses.centerness import centerness_targets
+from tcm_d2.modeling.losses.focal import focal_loss_sum
 from tcm_d2.ops import paired_iou_rotated
 from tcm_d2.structures.angles import wrap_angle_rad
-
-BOX = torch.tensor([[10.0, 10.0, 8.0, 4.0, 0.0]])
-HALF = torch.tensor([[10.0, 11.0, 8.0, 2.0, 0.0]])  # the lower half of BOX: IoU 0.5
-
-
-@pytest.mark.parametrize(
-    ("mode", "expected"), [("log", math.log(2)), ("linear", 0.5), ("square", 0.75)]
-)
-def test_iou_loss_values(mode: str, expected: float) -> None:
-    assert rotated_iou_loss(HALF, BOX, mode=mode).item() == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("mode", ["log", "linear", "square"])
-@pytest.mark.parametrize(
-    "box", [[90.0, 90.0, 8.0, 4.0, 0.0], [10.0, 10.0, 0.0, 0.0, 0.0], [10.0, 10.0, 8.0, 4.0, 0.0]]
-)
-def test_iou_loss_is_finite_at_the_edges(mode: str, box: list[float]) -> None:
-    pred = torch.tensor([box], requires_grad=True)
-    loss = rotated_iou_loss(pred, BOX, mode=mode)
-    loss.sum().backward()
-    assert torch.isfinite(loss).all()
-    assert torch.isfinite(pred.grad).all()
-
-
-def test_disjoint_boxes_give_no_gradient() -> None:
-    pred = torch.tensor([[90.0, 90.0, 8.0, 4.0, 0.0]], requires_grad=True)
-    rotated_iou_loss(pred, BOX, mode="log").sum().backward()
-    assert pred.grad.abs().sum() == 0
-
-
-def test_unknown_iou_loss_mode_is_named() -> None:
-    with pytest.raises(ValueError, match="log, linear, square"):
-        rotated_iou_loss(BOX, BOX, mode="cubic")
 
 
 def test_focal_loss_by_hand() -> None:

@@ -28,6 +28,10 @@ class Golden:
     def __contains__(self, name: str) -> bool:
         return name in self._arrays.files
 
+    def names(self) -> list[str]:
+        """Return the names of all arrays."""
+        return list(self._arrays.files)
+
     def below(self, prefix: str) -> dict[str, Tensor]:
         """Return the arrays below ``prefix/`` by their remaining name."""
         names = [n for n in self._arrays.files if n.startswith(prefix + "/")]

@@ -7,10 +7,10 @@ import torch
 
 from tcm_d2.checkpoint.head_names import convert_fcos_head_name
 from tcm_d2.modeling.dense.anchors import make_point_grid
-from tcm_d2.modeling.dense.losses import centerness_targets
 from tcm_d2.modeling.dense.point_assigner import FCOSAssigner
 from tcm_d2.modeling.dense.point_coder import DistanceAnglePointCoder
 from tcm_d2.modeling.heads.fcos import FCOSOutput, RotatedFCOSHead
+from tcm_d2.modeling.losses.centerness import centerness_targets
 from tcm_d2.structures.angles import canonicalize_boxes
 from tcm_d2.structures.conversions import boxes_to_le90, boxes_to_quads
 from tests.conftest import DATA_DIR

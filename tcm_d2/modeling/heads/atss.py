@@ -17,12 +17,6 @@ from tcm_d2.modeling.dense.anchor_assigners import ATSSAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
 from tcm_d2.modeling.dense.decode import detect
 from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
-from tcm_d2.modeling.dense.focal import focal_loss_sum
-from tcm_d2.modeling.dense.losses import (
-    binary_cross_entropy_sum,
-    centerness_targets,
-    rotated_iou_loss,
-)
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.heads.anchor_based import (
     NUM_DELTAS,
@@ -32,6 +26,10 @@ from tcm_d2.modeling.heads.anchor_based import (
     make_anchor_grid,
 )
 from tcm_d2.modeling.heads.towers import Scale, bias_from_prior, make_predictor, make_tower
+from tcm_d2.modeling.losses.centerness import binary_cross_entropy_sum, centerness_targets
+from tcm_d2.modeling.losses.contract import box_loss_sum
+from tcm_d2.modeling.losses.focal import focal_loss_sum
+from tcm_d2.modeling.losses.iou import RotatedIoULoss
 from tcm_d2.structures.conversions import boxes_to_hboxes
 
 
@@ -90,8 +88,7 @@ class RotatedATSSHead(nn.Module):
         self.coder = DeltaBoxCoder()
         self.focal_loss_gamma = focal_loss_gamma
         self.focal_loss_alpha = focal_loss_alpha
-        self.box_loss_mode = box_loss_mode
-        self.box_loss_weight = box_loss_weight
+        self.box_loss = RotatedIoULoss(mode=box_loss_mode, weight=box_loss_weight)
         self.score_threshold = score_threshold
         self.topk_candidates = topk_candidates
         self.nms_threshold = nms_threshold
@@ -141,9 +138,12 @@ class RotatedATSSHead(nn.Module):
         centerness_sum = mean_over_ranks(target_centerness.sum(), minimum=1)
 
         deltas = flatten_anchors(output.deltas, NUM_DELTAS)[location]
-        pred_boxes = self.coder.decode(anchors, deltas)
-        box_loss = rotated_iou_loss(pred_boxes, target_boxes, mode=self.box_loss_mode)
-        box_loss = self.box_loss_weight * (box_loss * target_centerness).sum()
+        box_loss = box_loss_sum(
+            self.box_loss,
+            boxes=lambda: (self.coder.decode(anchors, deltas), target_boxes),
+            deltas=lambda: (deltas, self.coder.encode(anchors, target_boxes)),
+            pair_weights=target_centerness,
+        )
         class_loss = focal_loss_sum(
             at_least_float32(flatten_anchors(output.class_logits, self.num_classes)),
             location,

@@ -15,12 +15,7 @@ from torch import Tensor, nn
 from tcm_d2.layers.precision import at_least_float32
 from tcm_d2.modeling.dense.anchors import PointGrid, make_point_grid
 from tcm_d2.modeling.dense.decode import detect, select_candidates
-from tcm_d2.modeling.dense.focal import focal_loss_sum
-from tcm_d2.modeling.dense.losses import (
-    binary_cross_entropy_sum,
-    centerness_targets,
-    rotated_iou_loss,
-)
+from tcm_d2.modeling.dense.delta_coder import MAX_SIDE_RATIO, DeltaBoxCoder
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.dense.point_assigner import FCOSAssigner
 from tcm_d2.modeling.dense.point_coder import DistanceAnglePointCoder
@@ -31,6 +26,10 @@ from tcm_d2.modeling.heads.towers import (
     make_predictor,
     make_tower,
 )
+from tcm_d2.modeling.losses.centerness import binary_cross_entropy_sum, centerness_targets
+from tcm_d2.modeling.losses.contract import box_loss_sum
+from tcm_d2.modeling.losses.focal import focal_loss_sum
+from tcm_d2.modeling.losses.iou import RotatedIoULoss
 
 
 class FCOSOutput(NamedTuple):
@@ -79,8 +78,7 @@ class _Locations(NamedTuple):
 
     def fill_background(self, boxes: Tensor) -> Tensor:
         """Return ``boxes`` (Q, 5) with the unit box at the origin where there is no object."""
-        unit = torch.cat([boxes.new_zeros(2), boxes.new_ones(2), boxes.new_zeros(1)])
-        return torch.where(self.is_positive[:, None], boxes, unit)
+        return torch.where(self.is_positive[:, None], boxes, _unit_box(boxes))
 
 
 def waits_for_counts(values: Tensor) -> bool:
@@ -125,8 +123,7 @@ class RotatedFCOSHead(nn.Module):
         self.coder = DistanceAnglePointCoder()
         self.focal_loss_gamma = focal_loss_gamma
         self.focal_loss_alpha = focal_loss_alpha
-        self.box_loss_mode = box_loss_mode
-        self.box_loss_weight = box_loss_weight
+        self.box_loss = RotatedIoULoss(mode=box_loss_mode, weight=box_loss_weight)
         self.score_threshold = score_threshold
         self.topk_candidates = topk_candidates
         self.nms_threshold = nms_threshold
@@ -196,8 +193,12 @@ class RotatedFCOSHead(nn.Module):
         pred_distances = at_locations(output.distances)
         pred_angle_rad = at_locations(output.angle_rad).squeeze(1)
         pred_boxes = self.coder.decode(origin, pred_distances, pred_angle_rad)
-        box_loss = rotated_iou_loss(pred_boxes, target_boxes, mode=self.box_loss_mode)
-        box_loss = self.box_loss_weight * (box_loss * target_centerness).sum()
+        box_loss = box_loss_sum(
+            self.box_loss,
+            boxes=lambda: (pred_boxes, target_boxes),
+            deltas=lambda: _deltas_of_locations(pred_boxes, pred_angle_rad, target_boxes),
+            pair_weights=target_centerness,
+        )
         logits = at_least_float32(flatten_levels(output.class_logits).flatten(0, 1))
         class_loss = focal_loss_sum(
             logits,
@@ -266,3 +267,22 @@ class RotatedFCOSHead(nn.Module):
     def _grid(self, output: FCOSOutput) -> PointGrid:
         sizes_hw = [(level.shape[2], level.shape[3]) for level in output.class_logits]
         return make_point_grid(sizes_hw, self.strides_px, output.class_logits[0].device)
+
+
+def _unit_box(like: Tensor) -> Tensor:
+    """Return the upright square (5,) of side 1 at the origin, made on the device of ``like``."""
+    return torch.cat([like.new_zeros(2), like.new_ones(2), like.new_zeros(1)])
+
+
+def _deltas_of_locations(
+    pred_boxes: Tensor, pred_angle_rad: Tensor, target_boxes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the deltas (Q, 5) of predicted boxes, and of their targets, from their locations.
+
+    As those of an anchor, the square of one stride there. All boxes are in the frame of their
+    location, where that is the unit square.
+    """
+    log_sides = pred_boxes[:, 2:4].clamp(min=1 / MAX_SIDE_RATIO).log()
+    pred_deltas = torch.cat([pred_boxes[:, :2], log_sides, pred_angle_rad[:, None]], dim=1)
+    squares = _unit_box(target_boxes).expand_as(target_boxes)
+    return pred_deltas, DeltaBoxCoder().encode(squares, target_boxes)

@@ -17,8 +17,6 @@ from tcm_d2.modeling.dense.anchor_assigners import MaxIoUAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
 from tcm_d2.modeling.dense.decode import detect
 from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
-from tcm_d2.modeling.dense.focal import focal_loss_sum
-from tcm_d2.modeling.dense.losses import l1_loss_sum
 from tcm_d2.modeling.heads.anchor_based import (
     NUM_DELTAS,
     anchor_candidates,
@@ -27,6 +25,9 @@ from tcm_d2.modeling.heads.anchor_based import (
     make_anchor_grid,
 )
 from tcm_d2.modeling.heads.towers import bias_from_prior, make_predictor, make_tower
+from tcm_d2.modeling.losses.contract import box_loss_sum
+from tcm_d2.modeling.losses.deltas import L1Loss
+from tcm_d2.modeling.losses.focal import focal_loss_sum
 
 
 class RetinaNetOutput(NamedTuple):
@@ -76,7 +77,7 @@ class RotatedRetinaNetHead(nn.Module):
         self.coder = DeltaBoxCoder()
         self.focal_loss_gamma = focal_loss_gamma
         self.focal_loss_alpha = focal_loss_alpha
-        self.box_loss_weight = box_loss_weight
+        self.box_loss = L1Loss(weight=box_loss_weight)
         self.score_threshold = score_threshold
         self.topk_candidates = topk_candidates
         self.nms_threshold = nms_threshold
@@ -126,7 +127,11 @@ class RotatedRetinaNetHead(nn.Module):
         num_positives = count_positives(location, len(gt_boxes), len(grid.boxes))
 
         deltas = at_least_float32(flatten_anchors(output.deltas, NUM_DELTAS)[location])
-        box_loss = l1_loss_sum(deltas, self.coder.encode(anchors, target_boxes))
+        box_loss = box_loss_sum(
+            self.box_loss,
+            boxes=lambda: (self.coder.decode(anchors, deltas), target_boxes),
+            deltas=lambda: (deltas, self.coder.encode(anchors, target_boxes)),
+        )
         logits = at_least_float32(flatten_anchors(output.class_logits, self.num_classes))
         class_loss = focal_loss_sum(
             logits,
@@ -138,7 +143,7 @@ class RotatedRetinaNetHead(nn.Module):
         )
         return {
             "loss_cls": class_loss / num_positives,
-            "loss_box": self.box_loss_weight * box_loss / num_positives,
+            "loss_box": box_loss / num_positives,
         }
 
     @torch.no_grad()

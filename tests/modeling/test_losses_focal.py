@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tcm_d2.modeling.dense.focal import focal_loss_sum
+from tcm_d2.modeling.losses.focal import focal_loss_sum
 
 ROWS, CLASSES = 40, 7
 POSITIVE = torch.tensor([3, 9, 39])

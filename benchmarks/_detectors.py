@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tcm_d2.cpu import fast_conv, inference_layers
 from tcm_d2.engine.open_config import open_plan
 
-REPO_DIR = Path(__file__).resolve().parents[2]
+REPO_DIR = Path(__file__).resolve().parents[1]
 MASK_STRIDE_PX = 4
 
 

@@ -47,7 +47,7 @@ MODES = ("inference", "training", "after-head", "limits", "profile", "growth")
 # Share of all class scores above the threshold: 2000 and more candidates on the two finest levels.
 CANDIDATE_SHARE = 0.1
 NUM_OBJECTS = 100
-TOOL = Path(__file__).resolve().parents[1] / "benchmark.py"
+TOOL = Path(__file__).resolve().parents[1] / "tools" / "benchmark.py"
 CHECKPOINTING = ("MODEL.CHECKPOINT_ACTIVATIONS", "True")
 CHANNELS_LAST = ("MODEL.CHANNELS_LAST", "True")
 # Name -> overrides, and the dtype of autocast or None.

@@ -24,7 +24,7 @@ from tcm_d2.export.comparing import compare_outputs
 from tcm_d2.export.dense_model import DenseModel
 from tcm_d2.export.files import export_metadata, save_onnx, trace
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 OPSET = 18
 
 

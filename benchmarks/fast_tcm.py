@@ -25,7 +25,7 @@ from torchvision.models import resnet50
 
 from tcm_d2.engine.open_config import open_plan
 
-CONFIG_DIR = Path(__file__).resolve().parents[2] / "configs"
+CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 PEER = "R: ResNet-50 of torchvision"
 BASELINE = "TCM (prompt generator none), text kept"
 

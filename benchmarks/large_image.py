@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-REPO_DIR = Path(__file__).resolve().parents[2]
+REPO_DIR = Path(__file__).resolve().parents[1]
 CONFIG = REPO_DIR / "configs" / "embedded_tcm_atss.yaml"
 LAYOUTS = ("tiled", "strips", "png")
 BLOCK_PX = 256

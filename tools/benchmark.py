@@ -23,7 +23,7 @@ import benchmarks
 
 def list_suites() -> list[str]:
     """Return the names of the suites."""
-    names = (module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    names = (m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.ispkg)
     return sorted(name for name in names if not name.startswith("_"))
 
 

@@ -24,6 +24,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.env import seed_all_rng
 
 from tcm_d2.config import get_tcm_config, load_config
+from tcm_d2.data.annotations import NO_OBJECTS, objects_of
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import ON_ERROR_CHOICES
 from tcm_d2.data.dota.loading import load_dota_images, load_dota_split
@@ -72,14 +73,13 @@ def draw_annotations(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (name, picture) of the boxes fitted to the annotations."""
     for item in dicts:
-        annotations = item.get("annotations", [])
-        quads = np.array([a["quad"] for a in annotations], dtype=np.float32).reshape(-1, 4, 2)
-        labels = np.array([a["category_id"] for a in annotations], dtype=np.int64)
+        objects = objects_of(item) if "annotations" in item else NO_OBJECTS
         image = read_image(item["file_name"], channel_order="RGB")
-        boxes = quads_to_boxes(torch.from_numpy(quads))
+        boxes = quads_to_boxes(torch.from_numpy(objects.quads.astype(np.float32)))
+        labels = torch.from_numpy(objects.class_ids)
         yield (
             item["image_id"],
-            draw_boxes(image, boxes, labels=torch.from_numpy(labels), class_names=class_names),
+            draw_boxes(image, boxes, labels=labels, class_names=class_names),
         )
 
 

@@ -19,7 +19,7 @@ from detectron2.config import LazyConfig
 from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from tcm_d2.config.loader import missing_file_message
@@ -27,6 +27,8 @@ from tcm_d2.config.loader import missing_file_message
 TARGET_KEY = "_target_"
 SUFFIX = ".py"
 _SOURCE = "command line"
+# Arguments that are gone, by what took them: files written before still name them.
+_RETIRED = {"RotatedDatasetMapper": ("load_alternatives",)}
 
 
 def load_lazy_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> DictConfig:
@@ -87,7 +89,7 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
 def check_calls(cfg: DictConfig) -> None:
     """Raise ValueError when a call in ``cfg`` has an unknown argument or value that is not there.
 
-    Arguments still missing are not looked at: some come at run time.
+    Arguments still missing are not looked at: some come at run time. Retired ones are deleted.
 
     Raises:
         ValueError: names the key and near matches, or the interpolation that leads nowhere.
@@ -105,8 +107,11 @@ def check_calls(cfg: DictConfig) -> None:
             continue
         if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             continue
-        for name in map(str, node):
-            if name != TARGET_KEY and name not in parameters:
+        for name in list(map(str, node)):
+            if name in _RETIRED.get(target.__name__, ()):
+                with open_dict(node):
+                    del node[name]
+            elif name != TARGET_KEY and name not in parameters:
                 near = difflib.get_close_matches(name, list(parameters), n=3, cutoff=0.5)
                 raise ValueError(
                     f"configuration: {key}.{name}: {target.__name__} takes no such argument"

@@ -238,7 +238,7 @@ def _open_test_loader(plan: Plan, name: str) -> Any:
 
 
 def _evaluator(plan: Plan, name: str) -> Any:
-    kind = MetadataCatalog.get(name).get("evaluator_type", None)
+    kind = MetadataCatalog.get(name).get("evaluator_type", "dota")
     if kind != "dota":
         raise ValueError(
             f"DATASETS.TEST: data set {name!r} has evaluator type {kind!r}, expected 'dota'; "

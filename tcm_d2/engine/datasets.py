@@ -6,9 +6,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
+from tcm_d2.data.annotations import objects_of
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES, check_classes, class_name_to_prompt
 from tcm_d2.data.dota.register import register_dota, register_dota_split
 from tcm_d2.data.public_sets import register_public_sets
@@ -132,12 +134,20 @@ def check_dataset_fits(
 
 
 def _log_class_counts(records: Sequence[Record], classes: Sequence[str]) -> None:
-    counts = dict.fromkeys(classes, 0)
+    totals = np.zeros(len(classes), dtype=np.int64)
     num_difficult = 0
     for record in records:
-        for annotation in record["annotations"]:
-            counts[classes[annotation["category_id"]]] += 1
-            num_difficult += bool(annotation.get("difficult", 0))
+        objects = objects_of(record)
+        ids = objects.class_ids
+        if len(ids) and not 0 <= ids.min() <= ids.max() < len(classes):
+            raise ValueError(
+                f"{record.get('file_name')}: expected category ids 0..{len(classes) - 1} (the data "
+                f"set has {len(classes)} classes), got {ids.min()}..{ids.max()}; correct the data "
+                "set's function or its thing_classes"
+            )
+        totals += np.bincount(ids, minlength=len(classes))
+        num_difficult += int(objects.difficult.sum())
+    counts = dict(zip(classes, totals.tolist()))
     rows = [*counts.items(), ("total", sum(counts.values())), ("of these difficult", num_difficult)]
     logger.info("objects in %d images:\n%s", len(records), tabulate(rows, ["class", "objects"]))
     absent = [name for name, count in counts.items() if count == 0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
@@ -136,10 +135,7 @@ def _build_model(cfg: CfgNode, with_clip_weights: bool) -> nn.Module:
 
 
 def _build_mapper(cfg: CfgNode, is_train: bool) -> RotatedDatasetMapper:
-    arguments: dict[str, Any] = RotatedDatasetMapper.from_config(cfg, is_train)
-    # The stream chooses what stands in for an unreadable image, by its position alone.
-    arguments["load_alternatives"] = None
-    mapper: RotatedDatasetMapper = RotatedDatasetMapper(**arguments)
+    mapper: RotatedDatasetMapper = RotatedDatasetMapper(cfg, is_train)
     return mapper
 
 

@@ -14,6 +14,7 @@ from detectron2.engine import HookBase
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from tcm_d2.data.annotations import objects_of
 from tcm_d2.data.images import read_image
 from tcm_d2.engine.ema import WeightAverage
 from tcm_d2.structures.conversions import quads_to_boxes
@@ -96,21 +97,20 @@ class PredictionPictures(HookBase):  # type: ignore[misc]
         image = read_image(sample.record["file_name"], channel_order="RGB")
         names = self._plan.class_names
         boxes, classes = found.pred_boxes.tensor.float(), found.pred_classes
-        annotations = sample.record.get("annotations")
-        if annotations is None:
+        if "annotations" not in sample.record:
             return draw_boxes(
                 image, boxes, labels=classes, scores=found.scores.float(), class_names=names
             )
-        quads = np.array([a["quad"] for a in annotations], dtype=np.float64).reshape(-1, 4, 2)
+        objects = objects_of(sample.record)
         return draw_comparison(
             image,
-            quads_to_boxes(quads),
-            [a["category_id"] for a in annotations],
+            quads_to_boxes(objects.quads),
+            objects.class_ids.tolist(),
             boxes,
             classes,
             found.scores.float(),
             class_names=names,
-            gt_difficult=[bool(a.get("difficult", 0)) for a in annotations],
+            gt_difficult=(objects.difficult | objects.crowd).tolist(),
             score_threshold=SCORE_THRESHOLD,
         )
 

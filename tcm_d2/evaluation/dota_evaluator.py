@@ -80,9 +80,9 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
         """Look up the data set and read its labels, so that what is wrong shows before the work.
 
         Args:
-            dataset_name: a registered data set whose dicts carry ``source_image_id`` and whose
-                metadata carry ``thing_classes`` and ``label_dir`` (whole-image labels, or None);
-                with ``labels_in_dicts`` the dicts' own annotations are scored.
+            dataset_name: a registered data set. Its metadata carry ``thing_classes`` and
+                ``label_dir`` (whole-image labels, or None); with ``labels_in_dicts``, and for data
+                sets of others that have neither, the dicts' own annotations are scored.
             output_dir: made where missing.
             nms_iou_threshold: IoU above which merging suppresses.
             iou_threshold: IoU above which a detection matches an object.
@@ -102,7 +102,7 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
         self._dataset_name = dataset_name
         self._classes: list[str] = list(metadata.thing_classes)
         self._patch_ids = {str(entry["image_id"]) for entry in dicts}
-        image_ids = sorted({str(entry["source_image_id"]) for entry in dicts})
+        image_ids = sorted({str(e.get("source_image_id", e["image_id"])) for e in dicts})
         if escaped := describe_escaped_ids(image_ids):
             logger.warning("%s: %s", dataset_name, escaped)
         self._output_dir = Path(output_dir)
@@ -115,6 +115,7 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
         self._distributed = distributed
         self._annotations: Annotations | None = None
         label_dir = metadata.get("label_dir", None)
+        is_foreign = not hasattr(metadata, "label_dir")
         if label_dir is not None and (not distributed or comm.is_main_process()):
             self._annotations = read_annotations(
                 label_dir,
@@ -122,7 +123,7 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
                 classes=self._classes,
                 on_bad_label=on_bad_label,
             )
-        elif metadata.get("labels_in_dicts", False):
+        elif metadata.get("labels_in_dicts", is_foreign):
             self._annotations = annotations_from_dicts(dicts, self._classes)
         self._parts: list[PatchDetections] = []
         self._num_not_finite = 0

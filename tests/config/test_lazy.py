@@ -6,8 +6,11 @@ import builtins
 from pathlib import Path
 
 import pytest
+from detectron2.config import LazyCall as L
+from omegaconf import OmegaConf
 
 from tcm_d2.config.lazy import check_calls, load_lazy_config
+from tcm_d2.data.mapper import RotatedDatasetMapper
 
 CONFIG = """
 from detectron2.config import LazyCall as L
@@ -92,3 +95,11 @@ def test_file_that_does_not_run_is_named_and_leaves_imports_alone(
     with pytest.raises(ValueError, match=r"c\.py: cannot be run: \w+"):
         _load(tmp_path, text=text)
     assert builtins.__import__ is before
+
+
+def test_arguments_that_are_gone_are_dropped_from_older_configurations() -> None:
+    """Run folders written before the mapper lost an argument still open."""
+    cfg = OmegaConf.create({"mapper": L(RotatedDatasetMapper)(load_alternatives=None)})
+    OmegaConf.set_struct(cfg, True)
+    check_calls(cfg)
+    assert list(cfg.mapper) == ["_target_"]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_train_loader
-from detectron2.data.samplers import TrainingSampler
-from detectron2.structures import RotatedBoxes
-from detectron2.utils.env import seed_all_rng
+from detectron2.structures import BoxMode, RotatedBoxes
 
 from tcm_d2.config.defaults import get_tcm_config
 from tcm_d2.data.augmentation import Augmented, RandomRotation, rotate
@@ -105,7 +101,7 @@ def test_plain_detector_and_test_time_get_no_masks(cfg: CfgNode, item: dict[str,
     mapped = RotatedDatasetMapper(cfg, False)(item)
     assert mapped is not None
     assert not {"instances", "class_masks"} & mapped.keys()
-    with pytest.raises(ValueError, match=r"P1__64.*expected annotations in training"):
+    with pytest.raises(ValueError, match=r"P1__64.*expected annotations, got a data set"):
         RotatedDatasetMapper(cfg, True)(item)
 
 
@@ -232,84 +228,87 @@ def test_bad_images_are_errors_that_name_the_file(cfg: CfgNode, item: dict[str, 
         RotatedDatasetMapper(cfg, False)(item)
 
 
-def test_skipping_feeds_the_last_good_image_and_counts(
-    cfg: CfgNode, tmp_path: Path, item: dict[str, Any], caplog: pytest.LogCaptureFixture
+def test_skipping_asks_the_loader_for_another_image_and_counts(
+    cfg: CfgNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cfg.INPUT.ON_BAD_IMAGE = "skip"
     bad = _write(tmp_path, "bad", QUADS, size_hw=(64, 100))
     _break(bad)
     mapper = RotatedDatasetMapper(cfg, True)
-    mapper(item)
     with caplog.at_level(logging.WARNING):
-        mapped = mapper(bad)
-    assert mapped is not None and mapped["image_id"] == item["image_id"]
+        assert mapper(bad) is None
     assert mapper.num_skipped_images == 1
     assert "unreadable image skipped (1 so far)" in caplog.text
     assert "bad.png" in caplog.text
 
 
-@pytest.fixture
-def registered(tmp_path: Path) -> Iterator[list[dict[str, Any]]]:
-    items = [_write(tmp_path, f"p{index}", QUADS, size_hw=(64, 100)) for index in range(6)]
-    DatasetCatalog.register("t_mapper", lambda: items)
-    MetadataCatalog.get("t_mapper").set(thing_classes=["a", "b", "c"])
-    yield items
-    DatasetCatalog.remove("t_mapper")
-    MetadataCatalog.remove("t_mapper")
+# --- annotations in Detectron2's own form ---
 
 
-def test_first_image_bad_takes_another_of_the_data_set(
-    cfg: CfgNode, registered: list[dict[str, Any]]
+def _annotation(**keys: Any) -> dict[str, Any]:
+    return {"category_id": 1, "iscrowd": 0, **keys}
+
+
+DETECTRON2_FORMS = {
+    "XYWHA_ABS": _annotation(bbox=[30, 20, 20, 10, 30], bbox_mode=BoxMode.XYWHA_ABS),
+    "XYWHA_ABS as a number": _annotation(bbox=np.array([30, 20, 20, 10, 30]), bbox_mode=4),
+    "XYWHA_ABS beats segmentation": _annotation(
+        bbox=[30, 20, 20, 10, 30], bbox_mode=BoxMode.XYWHA_ABS, segmentation=[[1, 2, 3, 4, 5, 6]]
+    ),
+    "XYXY_ABS": _annotation(bbox=[20, 15, 40, 25], bbox_mode=BoxMode.XYXY_ABS),
+    "XYWH_ABS": _annotation(bbox=(20, 15, 20, 10), bbox_mode=BoxMode.XYWH_ABS),
+    "four corners": _annotation(
+        bbox=[0, 0, 90, 60],
+        bbox_mode=BoxMode.XYXY_ABS,
+        segmentation=[[20, 15, 40, 15, 40, 25, 20, 25]],
+    ),
+    "corners alone": _annotation(segmentation=[[20, 15, 40, 15, 40, 25, 20, 25]]),
+    "flat quad": _annotation(quad=[20, 15, 40, 15, 40, 25, 20, 25]),
+}
+
+
+@pytest.mark.parametrize("form", DETECTRON2_FORMS)
+def test_annotations_in_detectron2s_form_give_boxes(
+    cfg: CfgNode, item: dict[str, Any], form: str
 ) -> None:
-    cfg.INPUT.ON_BAD_IMAGE = "skip"
-    cfg.DATASETS.TRAIN = ("t_mapper",)
-    for item in registered[:3]:
-        _break(item)
-    mapper = RotatedDatasetMapper(cfg, True)
-    mapped = mapper(registered[0])
-    assert mapped is not None and mapped["image_id"] in {"p3", "p4", "p5"}
-    assert mapper.num_skipped_images >= 1
+    """They ended in KeyError: 'quad'."""
+    crowd = {**DETECTRON2_FORMS[form], "iscrowd": 1, "category_id": 2}
+    foreign = {key: item[key] for key in ("file_name", "height", "width")}
+    foreign |= {"image_id": 7, "annotations": [DETECTRON2_FORMS[form], crowd]}
+    mapped = RotatedDatasetMapper(cfg, True)(foreign)
+    assert mapped is not None
+    angle = 30.0 if "XYWHA" in form else 0.0
+    boxes = mapped["instances"].gt_boxes.tensor
+    np.testing.assert_allclose(boxes.numpy(), [[30, 20, 20, 10, angle]], atol=1e-4)
+    assert mapped["instances"].gt_classes.tolist() == [1]
+    assert mapped["class_masks"][1].any() and not mapped["class_masks"][2].any()
+    assert (mapped["source_image_id"], mapped["patch_scale"]) == ("7", 1.0)
 
 
-def test_nothing_but_bad_images_is_an_error(cfg: CfgNode, registered: list[dict[str, Any]]) -> None:
-    cfg.INPUT.ON_BAD_IMAGE = "skip"
-    cfg.DATASETS.TRAIN = ("t_mapper",)
-    for item in registered:
-        _break(item)
-    with pytest.raises(RuntimeError, match="6 unreadable images and none that could be read"):
-        RotatedDatasetMapper(cfg, True)(registered[0])
-
-
-def _load_some(
-    cfg: CfgNode, items: list[dict[str, Any]], mapper: RotatedDatasetMapper, num_workers: int
-) -> list[dict[str, Any]]:
-    seed_all_rng(7)
-    torch.manual_seed(7)
-    loader = build_detection_train_loader(
-        items,
-        mapper=mapper,
-        sampler=TrainingSampler(len(items), seed=3),
-        total_batch_size=2,
-        aspect_ratio_grouping=False,
-        num_workers=num_workers,
-    )
-    batches = iter(loader)
-    return [sample for _ in range(6) for sample in next(batches)]
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_loader_is_reproducible_and_survives_a_bad_image(
-    cfg: CfgNode, registered: list[dict[str, Any]], num_workers: int
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        ({"category_id": 1}, r"expected 'quad' .* got the keys category_id"),
+        (_annotation(bbox=[1, 2, 3, 4]), r"got 'bbox' with bbox_mode None"),
+        (_annotation(bbox=[1, 2, 3, 4], bbox_mode=9), r"got 'bbox' with bbox_mode 9"),
+        (_annotation(bbox=[0, 0, 1, 1], bbox_mode=BoxMode.XYXY_REL), r"bbox_mode <BoxMode.XYXY_R"),
+        (_annotation(bbox=[1, 2, 3, 4], bbox_mode=4), r"bbox: expected 5 finite numbers, got \["),
+        (_annotation(bbox=[1, 2, 3, 4, 5], bbox_mode=0), r"bbox: expected 4 finite numbers"),
+        (_annotation(bbox=[1, 2, 3, float("nan")], bbox_mode=0), r"bbox: expected 4 finite num"),
+        (
+            _annotation(bbox=[1, 2, 3, 4], bbox_mode=0, segmentation=[[1, 2, 3, 4, 5, 6]]),
+            r"segmentation of another kind: \[\[1, 2, 3, 4, 5, 6\]\]",
+        ),
+        (_annotation(segmentation={"counts": "x", "size": [1, 2]}), r"of another kind: \{'counts'"),
+        (_annotation(segmentation=[[1, 2, 3, 4, 5, 6, 7, "x"]]), r"could not convert"),
+        (_annotation(quad=[[1, 2], [3, 4]]), r"quad: expected 8 finite numbers"),
+        ({"quad": QUADS[0]}, r"no 'category_id'"),
+        ({"quad": QUADS[0], "category_id": 0.5}, r"'float' object cannot be interpreted"),
+    ],
+)
+def test_annotations_that_mean_nothing_are_refused_with_the_image(
+    cfg: CfgNode, item: dict[str, Any], annotation: dict[str, Any], message: str
 ) -> None:
-    cfg.INPUT.ON_BAD_IMAGE = "skip"
-    cfg.INPUT.FLIP_PROBS = [0.25, 0.25, 0.25]
-    cfg.DATASETS.TRAIN = ("t_mapper",)
-    _break(registered[2])
-    mappers = [RotatedDatasetMapper(cfg, True) for _ in range(2)]
-    first, second = (_load_some(cfg, registered, mapper, num_workers) for mapper in mappers)
-    for ours, theirs in zip(first, second):
-        assert ours["image_id"] == theirs["image_id"]
-        assert torch.equal(ours["image"], theirs["image"])
-    assert "p2" not in {sample["image_id"] for sample in first}
-    assert len({tuple(sample["image"][0, 0, :9].tolist()) for sample in first}) > 6  # it does flip
-    assert mappers[0].num_skipped_images >= 1  # counted where the worker runs, seen here
+    item["annotations"] = [item["annotations"][0], annotation]
+    with pytest.raises(ValueError, match=rf"P1__64__24___12\.png: annotation 1: .*{message}"):
+        RotatedDatasetMapper(cfg, True)(item)

@@ -28,8 +28,6 @@ dataloader = dict(
             with_class_masks="${model.clip.with_text}",
             mask_stride_px="${model.aux_stride_px}",
             on_bad_image="raise",
-            # The stream chooses what stands in for an unreadable image.
-            load_alternatives=None,
         ),
     ),
     test=dict(
@@ -43,7 +41,6 @@ dataloader = dict(
             with_class_masks=False,
             mask_stride_px="${model.aux_stride_px}",
             on_bad_image="raise",
-            load_alternatives=None,
         ),
         evaluator=L(DotaEvaluator)(
             nms_iou_threshold=0.1, iou_threshold=0.5, metric="11point", analysis="pictures"

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from tcm_d2.data.annotations import whole_image_keys
 from tcm_d2.data.dota.labels import DotaLabel, LabelProblems, OnError, list_labels, read_label
 from tcm_d2.data.dota.manifest import (
     IMAGE_FOLDER,
@@ -180,9 +181,7 @@ def _image_dict(image_id: str, path: Path) -> dict[str, Any]:
         "image_id": image_id,
         "height": height,
         "width": width,
-        "source_image_id": image_id,
-        "patch_origin_xy": (0.0, 0.0),
-        "patch_scale": 1.0,
+        **whole_image_keys(image_id),
     }
 
 

@@ -13,18 +13,16 @@ import torch
 from torch import Tensor
 
 from tcm_d2 import ops
-from tcm_d2.ops import extension_status, text_rows  # noqa: F401  (registers its operators)
+from tcm_d2.ops import extension_status
 from tcm_d2.ops.registration import OPERATORS
 from tests.ops.oracle import box_pairs
 
 REPO_DIR = Path(__file__).resolve().parents[2]
 
 
-def pair_and_text_samples(quads1: Tensor, quads2: Tensor) -> dict[str, list[tuple[object, ...]]]:
+def quad_pair_samples(quads1: Tensor, quads2: Tensor) -> dict[str, list[tuple[object, ...]]]:
     group, no_group, no_quads = torch.arange(6) // 2, torch.arange(0), quads1[:0]
-    text = torch.tensor(list(b"P1 0.5 1 2\nP2 1 2 3\r\nbad line\n"), dtype=torch.uint8)
-    names, spans = text[:2], torch.tensor([[0, 2]])
-    scores, values = torch.rand(6).double(), torch.rand(6, 3).double()
+    scores = torch.rand(6).double()
     return {
         "overlapping_quads": [
             (quads1, quads2, group, group, 0.0),
@@ -33,11 +31,6 @@ def pair_and_text_samples(quads1: Tensor, quads2: Tensor) -> dict[str, list[tupl
         "nms_quads": [
             (quads1, scores, group, 0.1),
             (no_quads, scores[:0], no_group, 0.1),
-        ],
-        "parse_text_rows": [(text, 3), (text[:0], 9)],
-        "format_text_rows": [
-            (names, spans, torch.zeros(6, dtype=torch.int64), scores, values, 9, 2),
-            (names, spans, no_group, scores[:0], values[:0], 9, 2),
         ],
     }
 
@@ -75,7 +68,7 @@ def op_samples() -> dict[str, list[tuple[object, ...]]]:
         "quad_iou": [(quads1, quads2[:4]), (quads1.double(), quads2.double()), (no_quads,) * 2],
         "paired_quad_iou": [(quads1, quads2), (no_quads, no_quads)],
         "minimum_area_boxes": [(quads1,), (quads2.double(),), (no_quads,)],
-        **pair_and_text_samples(quads1.double(), quads2.double()),
+        **quad_pair_samples(quads1.double(), quads2.double()),
     }
     for name in ("paired_iou_rotated", "paired_giou_rotated", "paired_diou_rotated"):
         samples[name] = list(paired)

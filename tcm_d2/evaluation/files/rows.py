@@ -7,6 +7,7 @@ so that everything after reading knows one kind of row.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import zipfile
@@ -15,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tcm_d2.evaluation.files.image_ids import decode_image_id
 from tcm_d2.evaluation.scoring.quad_iou import FloatArray, IntArray
-from tcm_d2.ops.text_rows import parse_text_rows
 from tcm_d2.structures.quads import HBOX_CORNERS
 
 Task = Literal[1, 2]
@@ -130,34 +131,55 @@ def parse_result_file(file: ResultFile, *, task: Task = 1) -> ParsedFile:
         ValueError: when the file is not UTF-8 text.
     """
     content = file.content.removeprefix(_UTF8_MARK)
-    num_values = NUM_FIELDS[task] - 1
     try:
-        found = parse_text_rows(content, num_values=num_values)
-        names = list(map(decode_image_id, found.names))
-        image_ids = [names[index] for index in found.name_index.tolist()]
-        values, lines = found.values.numpy(), found.lines.numpy()
-        bad_lines = found.bad_lines.tolist()
-        texts = content.splitlines() if bad_lines else []
-        odd = [(line, texts[line - 1].decode("utf-8").split()) for line in bad_lines]
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file.where}: expected UTF-8 text, got other bytes ({error})") from error
-    # What the fast parser does not take may still be a number to Python: "1_000".
-    problems = []
-    more: list[tuple[int, list[str]]] = []
-    for line, fields in odd:
-        problem = _check_fields(fields, f"{file.where}:{line}", task) if fields else None
-        if problem is not None:
-            problems.append(problem)
-        elif fields:
-            more.append((line, fields))
-    if more:
-        extra = np.array([list(map(float, fields[1:])) for _, fields in more])
-        lines = np.concatenate([lines, [line for line, _ in more]])
-        order = np.argsort(lines, kind="stable")
-        image_ids += [decode_image_id(fields[0]) for _, fields in more]
-        image_ids = [image_ids[row] for row in order.tolist()]
-        values, lines = np.concatenate([values, extra])[order], lines[order]
-    return ParsedFile(_to_detections(image_ids, values, task), lines, problems)
+    rows = content.splitlines()
+    table = _parse_at_once(text, NUM_FIELDS[task] - 1)
+    if table is None:
+        return _parse_by_row(rows, file.where, task)
+    lines = [line for line, row in enumerate(rows, start=1) if row and not row.isspace()]
+    names = table["image_id"].tolist()
+    image_id_of = {name: decode_image_id(name) for name in set(names)}
+    image_ids = [image_id_of[name] for name in names]
+    detections = _to_detections(image_ids, table["values"], task)
+    return ParsedFile(detections, np.array(lines, np.int64), [])
+
+
+def _parse_at_once(text: str, num_values: int) -> NDArray[np.void] | None:
+    """Return image_id and values (num_values,) of each row; None where a row may be odd.
+
+    Takes 0.4 of the time of going row by row.
+    """
+    # To numpy the white space of other scripts separates fields, too; and it warns of no rows.
+    if not text.isascii() or not text.strip():
+        return None
+    dtype = [("image_id", object), ("values", np.float64, num_values)]
+    try:
+        stream = io.StringIO(text, newline=None)
+        table = np.loadtxt(stream, dtype=dtype, comments=None, ndmin=1)
+    except ValueError:
+        return None
+    return table if np.isfinite(table["values"]).all() else None
+
+
+def _parse_by_row(rows: Sequence[bytes], where: str, task: Task) -> ParsedFile:
+    image_ids, values, lines, problems = [], [], [], []
+    for line, row in enumerate(rows, start=1):
+        fields = [field.decode("utf-8") for field in row.split()]
+        if not fields:
+            continue
+        numbers = _to_finite_numbers(fields[1:])
+        if numbers is None or len(fields) != NUM_FIELDS[task]:
+            problems.append(_explain_row(fields, f"{where}:{line}", task))
+            continue
+        image_ids.append(decode_image_id(fields[0]))
+        values.append(numbers)
+        lines.append(line)
+    table = np.array(values, np.float64).reshape(-1, NUM_FIELDS[task] - 1)
+    detections = _to_detections(image_ids, table, task)
+    return ParsedFile(detections, np.array(lines, np.int64), problems)
 
 
 def _to_detections(image_ids: list[str], values: FloatArray, task: Task) -> ClassDetections:
@@ -166,20 +188,27 @@ def _to_detections(image_ids: list[str], values: FloatArray, task: Task) -> Clas
     return ClassDetections(image_ids, values[:, 0].copy(), quads)
 
 
-def _check_fields(fields: Sequence[str], where: str, task: Task) -> LintProblem | None:
+def _to_finite_numbers(fields: Sequence[str]) -> list[float] | None:
+    try:
+        numbers = list(map(float, fields))
+    except ValueError:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
+
+
+def _explain_row(fields: Sequence[str], where: str, task: Task) -> LintProblem:
+    """Say what is wrong with the fields of a row that is known to be bad."""
     if len(fields) != NUM_FIELDS[task]:
         message = (
             f"expected {NUM_FIELDS[task]} fields ({FIELD_NAMES[task]}), got {len(fields)}; correct "
             "the row, or write all rows again"
         )
         return LintProblem("field-count", where, message)
-    for text in fields[1:]:
-        try:
-            value = float(text)
-        except ValueError:
-            message = f"expected a number, got {text!r}; correct the row"
-            return LintProblem("not-a-number", where, message)
-        if not math.isfinite(value):
-            message = f"expected a finite number, got {text!r}; drop such detections"
-            return LintProblem("non-finite", where, message)
-    return None
+    text = next(field for field in fields[1:] if _to_finite_numbers([field]) is None)
+    try:
+        float(text)
+    except ValueError:
+        message = f"expected a number, got {text!r}; correct the row"
+        return LintProblem("not-a-number", where, message)
+    message = f"expected a finite number, got {text!r}; drop such detections"
+    return LintProblem("non-finite", where, message)

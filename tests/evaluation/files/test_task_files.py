@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import random
 import shutil
 import zipfile
 from pathlib import Path
@@ -20,7 +20,6 @@ from tcm_d2.evaluation.files.task_files import (
     write_task1,
     write_task1_zip,
 )
-from tcm_d2.evaluation.files.zip_files import pack_zip
 from tests.evaluation.shapes import class_rows, random_rectangles, upright_quad
 
 CLASSES = ("plane", "small-vehicle")
@@ -86,22 +85,30 @@ def test_zip_holds_plain_files_and_is_the_same_each_time(tmp_path: Path) -> None
 
 
 def test_other_tools_unpack_the_zip(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    contents = {
-        "Task1_\u00e4.txt": b"",
-        "Task1_ship.txt": " ".join(f"{v:.2f}" for v in rng.uniform(0, 3000, 5000)).encode(),
-        "binary": rng.bytes(3000),
-    }
-    path = tmp_path / "a.zip"
-    path.write_bytes(pack_zip(contents))
+    rows = {"plane": class_rows([("P1", 0.5, upright_quad(0, 0, 1, 1))] * 1000)}
+    path = write_submission(tmp_path, rows, classes=["plane", "\u00e4"])
     with zipfile.ZipFile(path) as archive:
-        assert {name: archive.read(name) for name in archive.namelist()} == contents
+        assert archive.namelist() == ["Task1_plane.txt", "Task1_\u00e4.txt"]
         assert all(entry.external_attr >> 16 == 0o100644 for entry in archive.infolist())
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-    assert path.stat().st_size < 0.55 * len(contents["Task1_ship.txt"]) + 3400
+    assert path.stat().st_size < 2000
     shutil.unpack_archive(path, tmp_path / "unpacked")
-    assert {p.name: p.read_bytes() for p in (tmp_path / "unpacked").iterdir()} == contents
-    assert zipfile.ZipFile(io.BytesIO(pack_zip({}))).namelist() == []
+    for file in (tmp_path / "Task1").iterdir():
+        assert (tmp_path / "unpacked" / file.name).read_bytes() == file.read_bytes()
+
+
+def test_rows_are_written_as_python_rounds(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    values = [0.125, 0.375, -0.125, 2.5, 0.005, 1.005, -0.001, -0.0, 1e15, 3e300, 99999.995]
+    scores = [0.0, 1.0, 0.1, 0.99999999995, 1e-4, 9.9999e-5, 1e-9, 12.5, -0.3, 1e30, 0.5]
+    quads = [[rng.choice(values) for _ in range(8)] for _ in scores]
+    rows = ClassDetections(["\u00e4"] * 11, np.array(scores), np.array(quads).reshape(-1, 4, 2))
+    (path,) = write_task1(tmp_path, {"plane": rows}, classes=["plane"])
+    expected = "".join(
+        f"\u00e4 {score:.9g} {' '.join(f'{value:.2f}' for value in quad)}\n"
+        for score, quad in zip(scores, quads)
+    )
+    assert path.read_bytes() == expected.encode()
 
 
 def test_a_zip_holds_the_files_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +128,7 @@ def test_a_zip_holds_the_files_beside_it(tmp_path: Path, monkeypatch: pytest.Mon
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tcm_d2.evaluation.files.task_files.pack_zip", interrupt)
+    monkeypatch.setattr("tcm_d2.evaluation.files.task_files._pack_zip", interrupt)
     with pytest.raises(KeyboardInterrupt):
         write_submission(tmp_path, {}, classes=CLASSES)
     assert not path.exists()

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from tcm_d2.data import png
 from tcm_d2.data.augmentation import RandomFlip
+from tcm_d2.data.dota.patch_png import encode_rgb
 from tcm_d2.data.images import read_image
 from tcm_d2.data.mapper import RotatedDatasetMapper
 from tcm_d2.structures.conversions import boxes_to_quads, quads_to_boxes
@@ -127,13 +127,12 @@ def run(args: argparse.Namespace) -> int:
         with_class_masks=True,
         mask_stride_px=STRIDE_PX,
         on_bad_image="raise",
-        load_alternatives=None,
     )
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Path(folder) / name for name in ("opencv.png", "split.png", "split.bmp")}
         for name in ("opencv.png", "split.bmp"):
             cv2.imwrite(str(files[name]), rgb[:, :, ::-1])
-        files["split.png"].write_bytes(png.encode_rgb(rgb))
+        files["split.png"].write_bytes(encode_rgb(rgb))
         annotations = make_annotations(args.num_objects)
         items = {
             name: {
@@ -164,7 +163,6 @@ def run(args: argparse.Namespace) -> int:
             with_class_masks=True,
             mask_stride_px=STRIDE_PX,
             on_bad_image="raise",
-            load_alternatives=None,
         )
         for key, title in names.items():
             rows[f"mapper, {title}"] = lambda key=key: flipping(items[key])

@@ -6,7 +6,8 @@
       --output out --window 1024 --overlap 300 --bands 4 3 2
 
 Larger pictures are cut into overlapping windows and put together. A run that was stopped goes on
-when it is started again. Exit status: 0, 1 where a file was left out, 2 for wrong arguments.
+when it is started again. Exit status: 0, 1 where a file was left out or a result could not be
+written, 2 for wrong arguments.
 """
 
 from __future__ import annotations
@@ -68,6 +69,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help="shown black and white"
     )
     read.add_argument("--apply-exif", action="store_true", help="turn as EXIF's orientation says")
+    read.add_argument(
+        "--crs", help="coordinate system of files that have a position and name none: EPSG:32633"
+    )
     write = parser.add_argument_group("results")
     write.add_argument("--wgs84", action="store_true", help="GeoJSON in longitude and latitude")
     write.add_argument("--picture-format", choices=(*PICTURE_FORMATS, "none"), default="png")
@@ -107,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
         "bands": tuple(args.bands) if args.bands else None,
         "value_range": tuple(args.value_range) if args.value_range else None,
         "apply_exif": args.apply_exif,
+        "crs": args.crs,
     }
     file_run = FileRun(
         output_dir=args.output,
@@ -134,9 +139,11 @@ def run(args: argparse.Namespace) -> int:
         f"{total} detections in {len(outcomes) - len(failed)} files, results in {args.output} "
         f"({time.perf_counter() - started:.1f} s)"
     )
-    for outcome in failed:
-        print(f"left out: {outcome.message}", file=sys.stderr)
-    return 1 if failed else 0
+    incomplete = [outcome for outcome in outcomes if outcome.message]
+    for outcome in incomplete:
+        kind = "left out" if outcome.status == "failed" else "incomplete"
+        print(f"{kind}: {outcome.message}", file=sys.stderr)
+    return 1 if incomplete else 0
 
 
 def print_outcome(outcome: FileOutcome) -> None:

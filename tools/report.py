@@ -34,9 +34,9 @@ from tcm_d2.evaluation.scoring.average_precision import METRICS
 from tcm_d2.evaluation.scoring.task1 import read_annotations
 from tcm_d2.files import write_bytes_atomically
 from tcm_d2.inference.find_files import find_sources
+from tcm_d2.inference.model_images import to_model_image
 from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.score_maps import compute_score_maps
-from tcm_d2.inference.stretch import to_model_image
 from tcm_d2.report.analysis import Analysis, analyze, rank_images
 from tcm_d2.report.gallery import IMAGE_FORMATS, Picture, find_image_files, pack_pictures
 from tcm_d2.report.page import build_page

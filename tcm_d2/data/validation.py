@@ -21,7 +21,8 @@ from tcm_d2.data.dota.labels import (
     read_label,
 )
 from tcm_d2.data.dota.windows import quads_window_iof
-from tcm_d2.data.images import BadImageError, list_images, read_image, read_image_size_hw
+from tcm_d2.data.images import BadImageError, list_images, read_head, read_image
+from tcm_d2.data.raster_reader.orientation import UPRIGHT
 from tcm_d2.data.workers import image_pool
 from tcm_d2.structures.quads import signed_areas
 
@@ -148,7 +149,15 @@ def check_image(task: ImageTask, *, classes: Sequence[str] | None, decode: bool)
         findings.append(Finding("error", "label without image", str(task.label_path), message))
     else:
         try:
-            size_hw = read_image_size_hw(task.image_path)
+            size_hw, orientation = read_head(task.image_path)
+            if orientation != UPRIGHT:
+                message = (
+                    f"its EXIF orientation ({orientation}) is not applied: labels are taken in the "
+                    "frame of the stored pixels; if they were made on the picture as viewers turn "
+                    "it, convert them with the images, or save the images turned"
+                )
+                where = str(task.image_path)
+                findings.append(Finding("warning", "EXIF orientation", where, message))
             if decode:
                 size_hw = read_image(task.image_path, channel_order="BGR").shape[:2]
         except (BadImageError, OSError) as error:

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from tcm_d2.data.images import IMAGE_SUFFIXES
+from tcm_d2.data.raster_reader.kinds import VRT_SUFFIX
 from tcm_d2.evaluation.files.image_ids import describe_escaped_ids
 from tcm_d2.evaluation.files.task_files import ClassDetections, write_task1
 from tcm_d2.files import write_bytes_atomically
@@ -27,18 +28,18 @@ from tcm_d2.inference.detector import Detector
 from tcm_d2.inference.large_image import ResumeFile
 from tcm_d2.inference.rasters import open_scene
 from tcm_d2.inference.results import Detections, GeoJSONSystem
+from tcm_d2.messages import some_names
 from tcm_d2.visualize.draw import save_image
 
 logger = logging.getLogger(__name__)
 
 Status = Literal["done", "done before", "failed"]
-# Georeferenced pictures that GDAL reads and that a folder may hold, besides the usual ones.
-FOLDER_SUFFIXES = (*IMAGE_SUFFIXES, ".jp2", ".vrt")
 PICTURE_FORMATS = ("png", "jpg")
 # What is found so far in pictures that are not done.
 PARTIAL_FOLDER = "partial"
 _GLOB_CHARACTERS = "*?["
 _FINGERPRINT_KEY = "fingerprint"
+_MISSING_KEY = "missing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,8 @@ class FileRun:
     Attributes:
         output_dir: gets the folders ``json``, ``geojson``, ``labelTxt``, ``pictures``, ``Task1``
             and the file ``coco.json``.
-        geojson_crs: see `Detections.to_geojson`; files without coordinates get pixels.
+        geojson_crs: see `Detections.to_geojson`; for "wgs84" a file without position gets no
+            GeoJSON, which is said.
         picture_format: "png" or "jpg"; None for no pictures.
         picture_side_px: larger pictures are shrunk to this.
         read_options: of `open_scene`.
@@ -79,7 +81,7 @@ class FileOutcome(NamedTuple):
         status: "done before" by an earlier run, with the same arguments and file.
         num_detections: 0 where it failed.
         seconds: that it took.
-        message: why it failed; names the file.
+        message: why it failed, or which result it does not have; names the file.
     """
 
     path: Path
@@ -94,8 +96,9 @@ def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Return the files that paths, folders and patterns stand for, each once, in their order.
 
     Args:
-        inputs: files; folders, whose images are taken (not those of folders in them); patterns
-            such as ``scenes/*.tif``, with ``**`` for folders in folders.
+        inputs: files; folders, whose images are taken (not those of folders in them, nor virtual
+            rasters, which are named one by one); patterns such as ``scenes/*.tif``, with ``**`` for
+            folders in folders.
 
     Raises:
         FileNotFoundError: nothing is there, or a folder or pattern gives no image.
@@ -106,15 +109,17 @@ def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
         path = Path(text).expanduser()
         if path.is_dir():
             files = sorted(p for p in path.iterdir() if _is_image(p))
+            _report_virtual_rasters(path)
             if not files:
                 raise FileNotFoundError(
-                    f"input '{text}': a folder without images ({', '.join(FOLDER_SUFFIXES)})"
+                    f"input '{text}': a folder without images ({', '.join(IMAGE_SUFFIXES)})"
                 )
-        elif path.is_file():
+        elif path.exists():
             files = [path]
         elif any(character in text for character in _GLOB_CHARACTERS):
             matches = map(Path, sorted(glob.glob(os.fspath(path), recursive=True)))
-            files = [p for p in matches if _is_image(p)]
+            is_named = text.lower().endswith(VRT_SUFFIX)
+            files = [p for p in matches if is_named or _is_image(p)]
             if not files:
                 raise FileNotFoundError(f"input '{text}': the pattern matches no image")
         else:
@@ -188,7 +193,8 @@ def _run_file(detector: Detector, path: Path, name: str, run: FileRun) -> FileOu
         before = _read_result(result_file)
         if before is not None and before.get(_FINGERPRINT_KEY) == fingerprint:
             num_detections = len(before["detections"])
-            return FileOutcome(path, name, "done before", num_detections, 0.0)
+            missing = str(before.get(_MISSING_KEY, ""))
+            return FileOutcome(path, name, "done before", num_detections, 0.0, missing)
         resume = ResumeFile(run.output_dir / PARTIAL_FOLDER / f"{name}.npz", fingerprint)
         with open_scene(path, **run.read_options) as scene:
             found = detector.detect(
@@ -206,20 +212,28 @@ def _run_file(detector: Detector, path: Path, name: str, run: FileRun) -> FileOu
         message = str(error) if path.name in str(error) else f"{path}: {error}"
         logger.info("left out: %s", message)
         return FileOutcome(path, name, "failed", 0, time.monotonic() - started, message)
-    _write_results(found, picture, run)
+    missing = _write_results(found, picture, run)
     # Last: its presence says that all is there.
-    _write_json(result_file, {_FINGERPRINT_KEY: fingerprint, **found.to_dict()})
+    state = {_FINGERPRINT_KEY: fingerprint, **({_MISSING_KEY: missing} if missing else {})}
+    _write_json(result_file, {**state, **found.to_dict()})
     resume.path.unlink(missing_ok=True)
-    return FileOutcome(path, name, "done", len(found), time.monotonic() - started)
+    return FileOutcome(path, name, "done", len(found), time.monotonic() - started, missing)
 
 
-def _write_results(found: Detections, picture: np.ndarray | None, run: FileRun) -> None:
-    folder, name = run.output_dir, found.image_id
-    crs: GeoJSONSystem = run.geojson_crs if found.geo is not None else "image"
-    _write_json(folder / "geojson" / f"{name}.geojson", found.to_geojson(crs=crs))
+def _write_results(found: Detections, picture: np.ndarray | None, run: FileRun) -> str:
+    """Write all results that there can be; return why one is missing, or ""."""
+    folder, name, missing = run.output_dir, found.image_id, ""
+    geojson = folder / "geojson" / f"{name}.geojson"
+    try:
+        _write_json(geojson, found.to_geojson(crs=run.geojson_crs))
+    except ValueError as error:
+        # One of an earlier run, in another system, would be taken for that of this run.
+        geojson.unlink(missing_ok=True)
+        missing = f"{found.path}: no GeoJSON is written: {error}"
     _write(folder / "labelTxt" / f"{name}.txt", found.to_dota().encode())
     if picture is not None:
         save_image(folder / "pictures" / f"{name}.{run.picture_format}", picture)
+    return missing
 
 
 def _write_summaries(classes: Sequence[str], names: Sequence[str], folder: Path) -> None:
@@ -271,7 +285,19 @@ def _fingerprint(detector: Detector, path: Path, run: FileRun) -> str:
 
 def _is_image(path: Path) -> bool:
     is_hidden = path.name.startswith(".")
-    return path.is_file() and path.suffix.lower() in FOLDER_SUFFIXES and not is_hidden
+    # What is no regular file is refused with its name, when it is opened.
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden and not path.is_dir()
+
+
+def _report_virtual_rasters(folder: Path) -> None:
+    names = [p.name for p in sorted(folder.iterdir()) if p.suffix.lower() == VRT_SUFFIX]
+    if names:
+        logger.warning(
+            "%s: virtual rasters name other files and are only opened by their own name: left out "
+            "%s",
+            folder,
+            some_names(names),
+        )
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from tcm_d2.config.defaults import get_tcm_config
+from tcm_d2.data.raster_reader.colors import UInt8Array
 from tcm_d2.inference.find_files import find_sources
 from tcm_d2.inference.large_image import (
     ResumeFile,
@@ -27,11 +28,11 @@ from tcm_d2.inference.large_image import (
     WindowDetections,
     detect_scene,
 )
+from tcm_d2.inference.model_images import ChannelOrder, to_model_image
 from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.rasters import Scene, array_scene, open_scene
 from tcm_d2.inference.results import Detections
 from tcm_d2.inference.seams import SeamRule
-from tcm_d2.inference.stretch import ChannelOrder, UInt8Array, to_model_image
 from tcm_d2.inference.tta import RotatedTTA, TTAConfig
 
 logger = logging.getLogger(__name__)
@@ -198,7 +199,8 @@ class Detector:
                 themselves.
             score_threshold: None takes the detector's.
             show_progress: a bar with the time left for pictures of many windows.
-            read_options: for files: ``bands``, ``value_range``, ``apply_exif``; see `open_scene`.
+            read_options: for files: ``bands``, ``value_range``, ``apply_exif``, ``crs``; see
+                `open_scene`.
 
         Returns:
             `Detections`, or a list of them for a list.
@@ -235,7 +237,7 @@ class Detector:
             raise TypeError(f"{', '.join(read_options)}: only for files, not for arrays")
         array = array_scene(images, channel_order=channel_order)  # type: ignore[arg-type]
         found = self.detect(array, config=config, show_progress=show_progress)
-        return replace(found, _image=array.stored)
+        return replace(found, _image=array.rgb)
 
     def detect(
         self,

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from tcm_d2.data.dota.windows import window_starts
+from tcm_d2.data.raster_reader.colors import UInt8Array
 from tcm_d2.files import write_bytes_atomically
 from tcm_d2.inference.rasters import Scene
 from tcm_d2.inference.seams import SEAM_RULES, SeamRule, merge_windows
-from tcm_d2.inference.stretch import UInt8Array
 from tcm_d2.structures.angles import canonicalize_boxes
 
 logger = logging.getLogger(__name__)
@@ -208,9 +208,9 @@ def make_windows(size_hw: tuple[int, int], config: WindowConfig) -> IntArray:
     starts_x = window_starts(width, config.window_px, config.overlap_px)
     starts_y = window_starts(height, config.window_px, config.overlap_px)
     window_w, window_h = min(config.window_px, width), min(config.window_px, height)
-    return np.array(
-        [(x, y, x + window_w, y + window_h) for y in starts_y for x in starts_x], dtype=np.int64
-    )
+    y, x = np.meshgrid(starts_y, starts_x, indexing="ij")
+    top_left = np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.int64)
+    return np.concatenate([top_left, top_left + [window_w, window_h]], axis=1)
 
 
 def _read_ahead(

@@ -5,6 +5,7 @@ Letters: M detections.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -13,12 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tcm_d2.data.raster_reader.colors import UInt8Array
+from tcm_d2.data.raster_reader.geo_reference import GeoReference
 from tcm_d2.evaluation.files.task_files import ClassDetections
-from tcm_d2.inference.geo import GeoReference, closed_ring
 from tcm_d2.inference.rasters import open_scene
-from tcm_d2.inference.stretch import UInt8Array
 from tcm_d2.structures.conversions import boxes_to_hboxes, boxes_to_quads
 from tcm_d2.visualize.draw import draw_boxes
+
+logger = logging.getLogger(__name__)
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -45,7 +48,7 @@ class Detections:
         image_id: the file's name without suffix, or "array".
         path: of the file; "" for an array.
         geo: where the picture lies on the ground, if its file says so.
-        read_options: how the file was opened (``bands``, ``value_range``, ``apply_exif``).
+        read_options: how the file was opened (``bands``, ``value_range``, ``apply_exif``, ``crs``).
     """
 
     boxes: FloatArray
@@ -154,18 +157,22 @@ class Detections:
 
         Args:
             crs: "image" gives coordinates in the picture's own system (pixels, y down, where the
-                file has none), "wgs84" longitude and latitude.
+                file has none), "wgs84" longitude and latitude. A system without authority and code
+                ("EPSG:32633") cannot be named in GeoJSON, and programs would take its metres for
+                degrees: then "image" gives longitude and latitude too, with a warning.
 
         Raises:
-            ValueError: "wgs84" without a georeference, or another word.
-            ModuleNotFoundError: "wgs84" without rasterio.
+            ValueError: "wgs84" without a georeference, a system that cannot be projected, or
+                another word.
+            ModuleNotFoundError: longitude and latitude without rasterio.
         """
         if crs not in ("image", "wgs84"):
             raise ValueError(f"crs: expected 'image' or 'wgs84', got {crs!r}")
         if crs == "wgs84" and self.geo is None:
             raise ValueError(
-                f"crs: {self.image_id} has no coordinate reference system, so that 'wgs84' is not "
-                "possible; use crs='image' for pixels"
+                f"crs: {self.image_id} has no coordinate reference system or no position in it, so "
+                "that 'wgs84' is not possible; use crs='image' for pixels, or open the file with "
+                "crs='EPSG:...' (--crs) where only the system's name is missing"
             )
         corners = self.quads
         collection: dict[str, Any] = {"type": "FeatureCollection", "name": self.image_id}
@@ -173,10 +180,16 @@ class Detections:
             collection["coordinates"] = "pixels, y down"
         elif crs == "wgs84":
             corners = self.geo.to_lon_lat(corners)
-        else:
+        elif (member := self.geo.crs_member()) is not None:
             corners = self.geo.to_map(corners)
-            member = self.geo.crs_member()
-            collection.update({"crs_wkt": self.geo.crs_wkt} if member is None else {"crs": member})
+            collection["crs"] = member
+        else:
+            logger.warning(
+                "%s: its coordinate system has no code that GeoJSON could name: written in "
+                "longitude and latitude (WGS 84)",
+                self.image_id,
+            )
+            corners = self.geo.to_lon_lat(corners)
         collection["features"] = [
             {
                 "type": "Feature",
@@ -186,7 +199,7 @@ class Detections:
                     "image": self.image_id,
                     "box_px": box,
                 },
-                "geometry": {"type": "Polygon", "coordinates": [closed_ring(quad)]},
+                "geometry": {"type": "Polygon", "coordinates": [_closed_ring(quad)]},
             }
             for name, score, box, quad in zip(
                 self.class_names, self.scores.tolist(), self.boxes.tolist(), corners
@@ -242,9 +255,7 @@ class Detections:
             "height": self.image_size_hw[0],
             "width": self.image_size_hw[1],
             "read_options": dict(self.read_options),
-            "crs": None
-            if geo is None
-            else {"name": geo.crs_name, "wkt": geo.crs_wkt, "transform": list(geo.transform)},
+            "crs": None if geo is None else geo.to_dict(),
             "classes": list(self.classes),
             "detections": [
                 {"class": name, "score": score, "box": box, "quad": quad}
@@ -275,9 +286,7 @@ class Detections:
                 image_size_hw=(int(tree["height"]), int(tree["width"])),
                 image_id=str(tree["image_id"]),
                 path=str(tree["path"]),
-                geo=None
-                if crs is None
-                else GeoReference(crs["name"], crs["wkt"], tuple(crs["transform"])),
+                geo=None if crs is None else GeoReference.from_dict(crs),
                 read_options=dict(tree["read_options"]),
             )
         except (KeyError, TypeError) as error:
@@ -295,3 +304,12 @@ class Detections:
 def _one_word(class_name: str) -> str:
     """Return the name without spaces, as rows of text need it."""
     return class_name.replace(" ", "-")
+
+
+def _closed_ring(corners: FloatArray) -> list[list[float]]:
+    """Return a polygon's corners (4, 2) as a closed ring, counter-clockwise where y goes up."""
+    following = np.roll(corners, -1, axis=0)
+    twice_area = float((corners[:, 0] * following[:, 1] - following[:, 0] * corners[:, 1]).sum())
+    ordered = corners if twice_area >= 0 else corners[::-1]
+    points: list[list[float]] = ordered.tolist()
+    return [*points, points[0]]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tcm_d2.data.raster_reader.colors import UInt8Array
 from tcm_d2.inference.large_image import (
     ResumeFile,
     WindowConfig,
@@ -17,7 +18,6 @@ from tcm_d2.inference.large_image import (
     make_windows,
 )
 from tcm_d2.inference.rasters import ArrayScene, array_scene
-from tcm_d2.inference.stretch import UInt8Array
 from tests.inference.small_run import find_bright_pieces
 
 CONFIG = WindowConfig(
@@ -77,7 +77,7 @@ def test_windows_without_data_are_not_looked_at() -> None:
             return None if y1 < 60 else super().read(x1, y1, x2, y2)
 
     whole = _scene()
-    scene = _HalfEmpty(whole.stored, whole._rule, name="half")
+    scene = _HalfEmpty(whole.rgb)
     model = _Model()
     found = detect_scene(model, scene, CONFIG)
     assert model.num_seen == 10 and len(found.scores) == 3
@@ -124,7 +124,7 @@ def test_reading_has_ended_when_an_error_comes_out() -> None:
             return super().read(x1, y1, x2, y2)
 
     whole = _scene()
-    scene = _Slow(whole.stored, whole._rule, name="slow")
+    scene = _Slow(whole.rgb)
     with pytest.raises(KeyboardInterrupt) as error:
         detect_scene(_Model(dies_at=0), scene, CONFIG)
     # The error still holds the frames; a file could be closed now all the same.

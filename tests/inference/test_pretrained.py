@@ -11,8 +11,8 @@ from detectron2.modeling import build_model
 from tcm_d2.checkpoint.load import EMA_KEY
 from tcm_d2.engine.open_config import open_plan
 from tcm_d2.inference.find_files import Sources
+from tcm_d2.inference.model_images import to_model_image
 from tcm_d2.inference.pretrained import Pretrained, build_pretrained
-from tcm_d2.inference.stretch import to_model_image
 from tests.engine.small_detector import small_config, write_config
 
 

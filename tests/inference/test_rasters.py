@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from tcm_d2.data.images import BadImageError, read_image
-from tcm_d2.inference import rasters as scenes
+from tcm_d2.data.raster_reader import gdal, reader
 from tcm_d2.inference.rasters import array_scene, open_scene
 from tests.inference.small_run import noise_image
 
@@ -48,7 +48,7 @@ def _write_tiff(path: Path, bands: np.ndarray, **profile: Any) -> Path:
 @pytest.fixture(params=["with rasterio", "without rasterio"])
 def _with_and_without_rasterio(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "without rasterio":
-        monkeypatch.setattr(scenes, "_has_rasterio", lambda: False)
+        monkeypatch.setattr(gdal, "has_rasterio", lambda: False)
     return str(request.param)
 
 
@@ -80,13 +80,13 @@ def test_large_files_of_other_kinds_go_through_rasterio_and_are_not_decoded_to_b
 ) -> None:
     pytest.importorskip("rasterio", reason="needs tcm_d2[geo]")
     Image.fromarray(RGB).save(tmp_path / "a.png")
-    monkeypatch.setattr(scenes, "LARGE_FILE_PX", 100)
+    monkeypatch.setattr(reader, "WHOLE_FILE_PX", 100)
     # So large that Pillow would refuse it.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for decode in ("PIL.PngImagePlugin.PngImageFile.load", "cv2.imdecode"):
         monkeypatch.setattr(decode, lambda *_: pytest.fail("decoded"))
     with open_scene(tmp_path / "a.png") as scene:
-        assert isinstance(scene, scenes.RasterScene) and scene.geo is None
+        assert isinstance(scene._raster, gdal.GdalRaster) and scene.geo is None
     assert np.array_equal(_read(tmp_path / "a.png"), RGB)
 
 

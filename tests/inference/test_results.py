@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tcm_d2.data.dota.labels import read_label
-from tcm_d2.inference.geo import GeoReference
+from tcm_d2.data.raster_reader.geo_reference import GeoReference
 from tcm_d2.inference.results import Detections
 
 UTM = GeoReference("EPSG:32633", "", (0.5, 0.0, 400000.0, 0.0, -0.5, 5600000.0))

@@ -27,7 +27,8 @@ from tcm_d2.data.dota.manifest import (
     PatchRecord,
     read_manifest,
 )
-from tcm_d2.data.images import list_images, read_image_size_hw
+from tcm_d2.data.images import list_images, read_head, read_image_size_hw
+from tcm_d2.data.raster_reader.orientation import UPRIGHT, describe_orientations
 
 logger = logging.getLogger(__name__)
 
@@ -138,14 +139,15 @@ def load_dota_images(
         _check_partners(images, labels, image_dir, on_missing)
         images = {image_id: path for image_id, path in images.items() if image_id in labels}
     reader = _AnnotationReader(classes, on_error)
-    dicts = []
+    dicts, turned = [], _TurnedImages()
     for image_id, path in _with_progress(list(images.items()), f"images of {image_dir}"):
-        item = _image_dict(image_id, path)
+        item = _image_dict(image_id, path, turned)
         if labels is not None:
             item["annotations"] = reader.read(labels[image_id])
         dicts.append(item)
     if not dicts:
         raise ValueError(f"{image_dir}: expected images with labels, got an empty data set")
+    turned.report(str(image_dir))
     reader.report(str(image_dir), len(dicts), "images")
     return dicts
 
@@ -164,18 +166,30 @@ def load_labelled_images(
         FileNotFoundError, ValueError: files that are missing or no images.
     """
     ids = {name: index for index, name in enumerate(classes)}
-    dicts = []
+    dicts: list[dict[str, Any]] = []
+    turned = _TurnedImages()
     for image_id, path, label in _with_progress(list(items), f"images of {where}"):
-        dicts.append(_image_dict(image_id, path))
+        dicts.append(_image_dict(image_id, path, turned))
         if label is not None:
             dicts[-1]["annotations"] = _to_annotations(label, ids)
+    turned.report(where)
     num_objects = sum(len(item.get("annotations", ())) for item in dicts)
     logger.info("%s: %d images, %d objects", where, len(dicts), num_objects)
     return dicts
 
 
-def _image_dict(image_id: str, path: Path) -> dict[str, Any]:
-    height, width = read_image_size_hw(path)
+class _TurnedImages(list[str]):
+    """Names of the images that a viewer would turn, for one line in the log."""
+
+    def report(self, where: str) -> None:
+        if self:
+            logger.warning("%s: %s", where, describe_orientations(self))
+
+
+def _image_dict(image_id: str, path: Path, turned: _TurnedImages) -> dict[str, Any]:
+    (height, width), orientation = read_head(path)
+    if orientation != UPRIGHT:
+        turned.append(path.name)
     return {
         "file_name": str(path),
         "image_id": image_id,

@@ -1,6 +1,6 @@
 """The pixels of a source image, row by row, and the files of its patches.
 
-Windows are cut from the top of the image to the bottom, so that a large TIFF is read once and only
+Windows are cut from the top of the image to the bottom, so that a large image is read once and only
 the rows in use are in memory. Overlapping PNG patches share the work: rows are compressed in bands
 between the windows' borders, and a patch is its bands joined.
 """
@@ -11,21 +11,16 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from tcm_d2.data.images import BadImageError, read_image
-from tcm_d2.data.png import PngRows, compress_rows, encode_rgb, join_rows
-
-# TIFFs from this size on are read row by row where rasterio is installed; below, decoding the whole
-# file is faster.
-LARGE_TIFF_PX = 40_000_000
-_TIFF_SUFFIXES = (".tif", ".tiff")
-# GDAL keeps decoded blocks: two rows of blocks, so that none is decoded twice.
-_CACHED_BLOCK_ROWS = 2
-_MIN_CACHE_MB = 64
+from tcm_d2.data.dota.patch_png import PngRows, compress_rows, encode_rgb, join_rows
+from tcm_d2.data.images import read_image
+from tcm_d2.data.raster_reader.colors import ColorRule, check_eight_bit_colors, read_colors
+from tcm_d2.data.raster_reader.raster import Raster
+from tcm_d2.data.raster_reader.reader import WHOLE_FILE_PX, open_raster
 
 
 class PatchPlan(NamedTuple):
@@ -71,35 +66,20 @@ class ImageRows:
 
 
 class RasterRows(ImageRows):
-    """A file read through rasterio: no more than the rows between two calls is in memory."""
+    """A large file: no more than the rows between two calls is in memory."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file.
+    def __init__(self, raster: Raster) -> None:
+        """Args:
+        raster: opened; closed with this.
 
         Raises:
-            BadImageError: (a ValueError) not a raster, or not 8 bits in 1, 3 or 4 bands.
+            BadImageError: (a ValueError) not 8 bits in 1, 3 or 4 bands.
         """
-        import rasterio
-
-        self._path, self._rasterio = path, rasterio
-        try:
-            self._file: Any = rasterio.open(path)
-        except rasterio.errors.RasterioError as error:
-            raise BadImageError(f"{path}: expected an image file, got: {error}") from None
-        file = self._file
-        if file.count not in (1, 3, 4) or set(file.dtypes) != {"uint8"}:
-            raise BadImageError(
-                f"{path}: expected 1, 3 or 4 bands of 8 bits, got {file.count} of "
-                f"{', '.join(sorted(set(file.dtypes)))}; choose three bands and stretch them to 8 "
-                "bits first"
-            )
-        self.size_hw = (int(file.height), int(file.width))
-        self._bands = [1, 1, 1] if file.count == 1 else [1, 2, 3]
-        self._top, self._rows = 0, np.empty((0, file.width, 3), dtype=np.uint8)
-        row_of_blocks = file.block_shapes[0][0] * file.width * file.count
-        cache_mb = max(_MIN_CACHE_MB, _CACHED_BLOCK_ROWS * row_of_blocks >> 20)
-        self._environment: Any = rasterio.Env(GDAL_CACHEMAX=cache_mb)
-        self._environment.__enter__()
+        self._raster = raster
+        self._rule = ColorRule(check_eight_bit_colors(raster))
+        self.size_hw = raster.size_hw
+        self._top, self._rows = 0, np.empty((0, self.size_hw[1], 3), dtype=np.uint8)
+        raster.plan_rows(1)
 
     def advance(self, top: int, bottom: int) -> None:
         """See `ImageRows.advance`; calls go down the image."""
@@ -120,16 +100,10 @@ class RasterRows(ImageRows):
 
     def close(self) -> None:
         """See `ImageRows.close`."""
-        self._environment.__exit__(None, None, None)
-        self._file.close()
+        self._raster.close()
 
     def _read(self, y1: int, y2: int) -> np.ndarray:
-        window = self._rasterio.windows.Window(0, y1, self.size_hw[1], y2 - y1)
-        try:
-            bands = self._file.read(self._bands, window=window)
-        except self._rasterio.errors.RasterioError as error:
-            raise BadImageError(f"{self._path}: damaged, cannot be read: {error}") from None
-        return np.ascontiguousarray(bands.transpose(1, 2, 0))
+        return read_colors(self._raster, self._rule, (0, y1, self.size_hw[1], y2))
 
 
 def open_rows(path: Path, size_hw: tuple[int, int]) -> ImageRows:
@@ -138,10 +112,14 @@ def open_rows(path: Path, size_hw: tuple[int, int]) -> ImageRows:
     Raises:
         FileNotFoundError, BadImageError: see `read_image`.
     """
-    is_large = size_hw[0] * size_hw[1] >= LARGE_TIFF_PX
-    if is_large and path.suffix.lower() in _TIFF_SUFFIXES and _has_rasterio():
-        return RasterRows(path)
-    return ImageRows(read_image(path, channel_order="RGB"))
+    if size_hw[0] * size_hw[1] < WHOLE_FILE_PX:
+        return ImageRows(read_image(path, channel_order="RGB"))
+    raster = open_raster(path)
+    try:
+        return RasterRows(raster)
+    except BaseException:
+        raster.close()
+        raise
 
 
 def encode_patches(
@@ -210,11 +188,3 @@ def _encode(rgb: np.ndarray, suffix: str) -> bytes:
     if not done:
         raise RuntimeError(f"OpenCV could not encode a patch as {suffix}")
     return bytes(content)
-
-
-def _has_rasterio() -> bool:
-    try:
-        import rasterio  # noqa: F401
-    except ImportError:
-        return False
-    return True

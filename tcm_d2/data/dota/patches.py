@@ -27,7 +27,8 @@ from tcm_d2.data.dota.windows import (
     quads_window_iof,
     sliding_windows,
 )
-from tcm_d2.data.images import BadImageError, read_image_size_hw
+from tcm_d2.data.images import BadImageError, read_head
+from tcm_d2.data.raster_reader.orientation import UPRIGHT
 from tcm_d2.files import write_bytes_atomically
 
 _TRUNCATED_MARK = 2
@@ -102,13 +103,23 @@ class SplitTask(NamedTuple):
 
 
 class ImagePatches(NamedTuple):
-    """The patches of one image; ``bad_image`` says why there are none, or is empty."""
+    """The patches of one image.
+
+    Attributes:
+        task: the image.
+        records: of its patches.
+        num_source_objects: objects in its label file.
+        label_problems: lines left out or repaired.
+        bad_image: why there are no patches; empty otherwise.
+        is_turned: a viewer would turn the image, by its EXIF orientation; patches are as stored.
+    """
 
     task: SplitTask
     records: list[PatchRecord]
     num_source_objects: int
     label_problems: LabelProblems
     bad_image: str
+    is_turned: bool = False
 
 
 def split_image(
@@ -128,7 +139,7 @@ def split_image(
     quads = np.array([obj.quad for obj in label.objects], dtype=np.float64).reshape(-1, 4, 2)
     records: list[PatchRecord] = []
     try:
-        size_hw = read_image_size_hw(task.image_path)
+        size_hw, orientation = read_head(task.image_path)
         windows = _windows_of(*size_hw, config)
         inside = quads_window_iof(quads, windows) >= config.min_object_iof
         if task.label_path is not None and not config.keep_empty:
@@ -153,7 +164,9 @@ def split_image(
                 label, quads, np.flatnonzero(members), window, record, config
             )
             write_label(out_dir / manifest.LABEL_FOLDER / f"{record.patch_id}.txt", patch_label)
-    return ImagePatches(task, records, len(label.objects), problems, "")
+    return ImagePatches(
+        task, records, len(label.objects), problems, "", is_turned=orientation != UPRIGHT
+    )
 
 
 def _write_images(

@@ -36,6 +36,7 @@ from tcm_d2.data.dota.patches import (
     split_image,
 )
 from tcm_d2.data.images import list_images
+from tcm_d2.data.raster_reader.orientation import describe_orientations
 from tcm_d2.data.workers import image_pool
 from tcm_d2.files import checked_name
 
@@ -72,6 +73,7 @@ class SplitSummary:
         num_patch_objects: objects in all patches (overlaps count twice).
         skipped: images and labels left out, by reason.
         label_problems: lines left out or repaired.
+        turned_images: names of images, cut in this run, whose EXIF orientation is not applied.
     """
 
     num_images: int = 0
@@ -82,6 +84,7 @@ class SplitSummary:
     num_patch_objects: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     label_problems: LabelProblems = field(default_factory=LabelProblems)
+    turned_images: list[str] = field(default_factory=list)
 
 
 def split_dataset(
@@ -137,6 +140,8 @@ def split_dataset(
             summary.skipped["unreadable image"] += 1
             logger.warning("left out: %s", result.bad_image)
             continue
+        if result.is_turned:
+            summary.turned_images.append(result.task.image_path.name)
         _count_image(summary, result.records)
         finished[result.task.image_id] = result.records
         if not dry_run:
@@ -287,5 +292,7 @@ def _count_image(summary: SplitSummary, records: Iterable[PatchRecord]) -> None:
 def _log_summary(summary: SplitSummary) -> None:
     for reason, count in summary.skipped.items():
         logger.warning("left out: %d x %s", count, reason)
+    if summary.turned_images:
+        logger.warning("%s", describe_orientations(summary.turned_images))
     if summary.label_problems.counts:
         logger.warning("label lines left out or repaired: %s", summary.label_problems.summary())

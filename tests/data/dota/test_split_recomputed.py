@@ -159,7 +159,7 @@ def test_large_tiffs_are_read_once_from_top_to_bottom(
     _write_source(tmp_path / "in", (270, 301), suffix=".tif")
     config = SplitConfig(patch_size_px=96, gap_px=20, rates=rates)
     _split(tmp_path / "in", tmp_path / "whole", config)
-    monkeypatch.setattr(pixels, "LARGE_TIFF_PX", 1)
+    monkeypatch.setattr(pixels, "WHOLE_FILE_PX", 1)
     read, rows_read = pixels.RasterRows._read, []
 
     def count(self: pixels.RasterRows, y1: int, y2: int) -> np.ndarray:
@@ -177,10 +177,10 @@ def test_large_tiffs_of_another_depth_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("rasterio")
-    monkeypatch.setattr(pixels, "LARGE_TIFF_PX", 1)
+    monkeypatch.setattr(pixels, "WHOLE_FILE_PX", 1)
     _write_source(tmp_path / "in", (120, 130), suffix=".tif")
     path = tmp_path / "in" / "images" / "P1.tif"
     assert cv2.imwrite(str(path), np.zeros((120, 130, 3), dtype=np.uint16))
-    with pytest.raises(ValueError, match=r"P1\.tif: expected 1, 3 or 4 bands of 8 bits, got 3 of"):
+    with pytest.raises(ValueError, match=r"P1\.tif: expected 8 bits per channel, got uint16"):
         _split(tmp_path / "in", tmp_path / "out", SplitConfig())
     assert not list((tmp_path / "out" / "images").iterdir())

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,23 @@ import torch
 from detectron2.structures import Instances, RotatedBoxes
 from torch import Tensor, nn
 
-from tcm_d2.cpu import fast_conv, inference_layers
 from tcm_d2.engine.open_config import open_plan
+from tcm_d2.inference.speed import make_fast
 
 REPO_DIR = Path(__file__).resolve().parents[1]
 MASK_STRIDE_PX = 4
 
 
-def make_detector(config: str, device: torch.device, overrides: Sequence[str] = ()) -> nn.Module:
+def make_detector(
+    config: str, device: torch.device, overrides: Sequence[str] = (), *, fast: bool = True
+) -> nn.Module:
     """Return a detector with seeded random weights.
 
     Args:
         config: stem of a YAML file in configs.
         device: where it lives.
         overrides: keys and values of the configuration.
+        fast: whether to make it fast, as the tools do.
     """
     plan = open_plan(
         REPO_DIR / "configs" / f"{config}.yaml", ["MODEL.DEVICE", str(device), *overrides]
@@ -35,7 +37,10 @@ def make_detector(config: str, device: torch.device, overrides: Sequence[str] = 
     if hasattr(model.head, "distance_predictor"):
         # Untrained distances are near 0: such boxes have no area and drop out before NMS.
         nn.init.constant_(model.head.distance_predictor.bias, 2.0)
-    return model.to(device)
+    model = model.to(device)
+    if fast:
+        make_fast(model)
+    return model
 
 
 @torch.inference_mode()
@@ -81,17 +86,3 @@ def _make_boxes(count: int, side_px: int, generator: torch.Generator) -> Tensor:
     height = width * (0.2 + 0.8 * draws[:, 3])
     angle_deg = 180 * draws[:, 4] - 90
     return torch.stack([side_px * draws[:, 0], side_px * draws[:, 1], width, height, angle_deg], 1)
-
-
-@contextmanager
-def torchs_kernels() -> Iterator[None]:
-    """Turn our convolutions off."""
-    modules = (inference_layers, fast_conv)
-    own = [module.has_fast_kernels for module in modules]
-    for module in modules:
-        module.has_fast_kernels = lambda dtype: False
-    try:
-        yield
-    finally:
-        for module, function in zip(modules, own, strict=True):
-            module.has_fast_kernels = function

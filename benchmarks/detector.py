@@ -30,7 +30,6 @@ from benchmarks._detectors import (
     make_detector,
     make_inputs,
     run_head,
-    torchs_kernels,
 )
 from benchmarks._growth import measure_growth
 from benchmarks._limits import print_limits
@@ -50,18 +49,19 @@ NUM_OBJECTS = 100
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "benchmark.py"
 CHECKPOINTING = ("MODEL.CHECKPOINT_ACTIVATIONS", "True")
 CHANNELS_LAST = ("MODEL.CHANNELS_LAST", "True")
+# In the name of a variant: the network as it is written, not made fast.
+TORCH_ALONE = "torch alone"
 # Name -> overrides, and the dtype of autocast or None.
 INFERENCE: dict[str, tuple[tuple[str, ...], torch.dtype | None]] = {
-    "float32, not folded, torch's kernels": ((), None),
-    "float32, torch's kernels": ((), None),
+    "float32, torch alone": ((), None),
     "float32": ((), None),
     "float32, compiled": (("TEST.COMPILE", "True"), None),
-    "bfloat16, torch's kernels": ((), torch.bfloat16),
+    "bfloat16, torch alone": ((), torch.bfloat16),
     "bfloat16": ((), torch.bfloat16),
     "bfloat16, compiled": (("TEST.COMPILE", "True"), torch.bfloat16),
 }
 TRAINING: dict[str, tuple[tuple[str, ...], torch.dtype | None]] = {
-    "float32, torch's kernels": ((), None),
+    "float32, torch alone": ((), None),
     "float32": ((), None),
     "float32, channels last": (CHANNELS_LAST, None),
     "float32, checkpointing": (CHECKPOINTING, None),
@@ -192,11 +192,9 @@ def _measure_child(args: argparse.Namespace) -> dict[str, Any]:
         if device.type == "cpu":
             keep_freed_memory(args.kept_mb << 20)
         call = _detector_call(args, job, device)
-        with _kernels(job["name"]):
-            call()
+        call()
         peak_gb = peak_memory_gb(device)
-    with _kernels(job.get("name", "")):
-        times = race({"it": call}, device=device, repeats=args.repeats)["it"]
+    times = race({"it": call}, device=device, repeats=args.repeats)["it"]
     return {"seconds": times.wall, "cpu_seconds": times.cpu, "peak_gb": peak_gb}
 
 
@@ -205,13 +203,11 @@ def _detector_call(
 ) -> Callable[[], object]:
     trains = job["kind"] == "training"
     overrides, dtype = (TRAINING if trains else INFERENCE)[job["name"]]
-    model = make_detector(args.config, device, overrides)
+    model = make_detector(args.config, device, overrides, fast=TORCH_ALONE not in job["name"])
     inputs = make_inputs(job["batch_size"], job["side_px"], num_objects=NUM_OBJECTS)
     if trains:
         return _training_call(model.train(), inputs, dtype, device)
     give_candidates(model, inputs, CANDIDATE_SHARE)
-    if "not folded" in job["name"]:
-        _keep_from_folding(model)
     return _inference_call(model.eval(), inputs, dtype, device)
 
 
@@ -237,22 +233,6 @@ def _training_call(
         return total
 
     return call
-
-
-def _keep_from_folding(model: nn.Module) -> None:
-    """Run the image tower as it was: contiguous maps, BatchNorm by itself."""
-    model.requires_grad_(False)
-    forward = model.backbone.forward
-
-    def unfolded(images: torch.Tensor) -> dict[str, torch.Tensor]:
-        with torch.enable_grad():
-            return forward(images)
-
-    model.backbone.forward = unfolded
-
-
-def _kernels(variant: str) -> AbstractContextManager[Any]:
-    return torchs_kernels() if "torch's kernels" in variant else nullcontext()
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
@@ -292,16 +272,13 @@ def _profile(args: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for name in _wanted(INFERENCE, args):
         overrides, dtype = INFERENCE[name]
-        model = make_detector(args.config, device, overrides)
+        model = make_detector(args.config, device, overrides, fast=TORCH_ALONE not in name)
         inputs = make_inputs(args.batch_size, args.side_px)
         give_candidates(model, inputs, CANDIDATE_SHARE)
-        if "not folded" in name:
-            _keep_from_folding(model)
         call = _inference_call(model, inputs, dtype, device)
-        with _kernels(name):
+        call()
+        with torch.profiler.profile(record_shapes=True) as profiler:
             call()
-            with torch.profiler.profile(record_shapes=True) as profiler:
-                call()
         costs = profiler.key_averages(group_by_input_shape=True)
         time_of = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
         total = sum(getattr(cost, time_of) for cost in costs)

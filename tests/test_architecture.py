@@ -35,8 +35,6 @@ FLOORS = {
 }
 # Rooms of one floor that may see another one there.
 NEIGHBOURS = {("synthetic", "data"), ("weight_files", "messages")}
-# To be mended: speed still stands in the model's files.
-NEIGHBOURS |= {("modeling", "cpu")}
 # Modules directly below tcm_d2 are command lines or build helpers: nothing imports them but their
 # own kind and tools.
 TOP_FLOOR = 7
@@ -143,6 +141,13 @@ def test_files_are_ascii_and_not_too_long(path: Path) -> None:
     assert not bad, f"{_id(path)}: not ASCII in lines {bad[:5]}"
     num_lines = text.count(b"\n")
     assert num_lines <= MAX_LINES, f"{_id(path)}: {num_lines} lines, at most {MAX_LINES}"
+
+
+def test_one_file_knows_of_the_cpu_annex() -> None:
+    """Without the folder tcm_d2/cpu, and with that file's calls doing nothing, all else works."""
+    outside = [p for p in PACKAGE_FILES + TOOL_FILES if p.parent.name != "cpu"]
+    knowing = {_id(p) for p in outside if "tcm_d2.cpu" in p.read_text(encoding="utf-8")}
+    assert knowing == {"tcm_d2/inference/speed.py"}
 
 
 @pytest.mark.parametrize("path", PACKAGE_FILES, ids=_id)

@@ -23,7 +23,6 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tcm_d2 import Detector
-from tcm_d2.cpu.process_memory import keep_freed_memory
 from tcm_d2.inference.batch_run import (
     PICTURE_FORMATS,
     FileOutcome,
@@ -34,6 +33,7 @@ from tcm_d2.inference.batch_run import (
 from tcm_d2.inference.bundled import DEFAULT_NAME
 from tcm_d2.inference.results import MAX_PICTURE_SIDE_PX
 from tcm_d2.inference.seams import SEAM_RULES
+from tcm_d2.inference.speed import keep_memory
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -122,8 +122,7 @@ def run(args: argparse.Namespace) -> int:
         show_progress=not args.quiet,
     )
     detector = make_detector(args)
-    if detector.device.type == "cpu":
-        keep_freed_memory()
+    keep_memory(detector.device)
     config = detector.config
     print(
         f"{len(paths)} files, {len(detector.classes)} classes, on {detector.device}; windows of "

@@ -37,6 +37,7 @@ from tcm_d2.inference.find_files import find_sources
 from tcm_d2.inference.model_images import to_model_image
 from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.score_maps import compute_score_maps
+from tcm_d2.inference.speed import make_fast
 from tcm_d2.report.analysis import Analysis, analyze, rank_images
 from tcm_d2.report.gallery import IMAGE_FORMATS, Picture, find_image_files, pack_pictures
 from tcm_d2.report.page import build_page
@@ -157,6 +158,7 @@ def make_pictures(analysis: Analysis, args: argparse.Namespace) -> list[Picture]
             class_names=None,
             overrides=args.opts,
         )
+        make_fast(detector.model)
         if len(detector.classes) != len(analysis.class_names):
             raise ValueError(
                 f"--config-file: the detector has {len(detector.classes)} classes, the report "

@@ -25,12 +25,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
-from tcm_d2.cpu.process_memory import keep_freed_memory
 from tcm_d2.engine.assembly import assemble_experiment
 from tcm_d2.engine.launch import launch
 from tcm_d2.engine.loop import evaluate_only, train
 from tcm_d2.engine.open_config import open_plan
 from tcm_d2.engine.run_folder import setup_run
+from tcm_d2.inference.speed import keep_memory
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -66,8 +66,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def run(args: argparse.Namespace) -> None:
     """Train or evaluate in this process, one of those started."""
     plan = open_plan(args.config_file, args.opts)
-    if torch.device(plan.device).type == "cpu":
-        keep_freed_memory()
+    keep_memory(plan.device)
     setup_run(plan, shlex.join(sys.argv))
     experiment = assemble_experiment(plan, for_training=not args.eval_only, resume=args.resume)
     if args.eval_only:

@@ -31,6 +31,7 @@ from tcm_d2.inference.find_files import find_sources
 from tcm_d2.inference.model_images import to_model_image
 from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.score_maps import compute_score_maps
+from tcm_d2.inference.speed import make_fast
 from tcm_d2.structures.conversions import quads_to_boxes
 from tcm_d2.visualize import (
     draw_boxes,
@@ -166,6 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 class_names=None,
                 overrides=args.opts,
             )
+            make_fast(detector.model)
             chosen = _class_indices(args.map_classes, args.classes)
         for image_id, path in list(files.items())[: args.num or None]:
             image = read_image(path, channel_order="RGB")

@@ -1,4 +1,4 @@
-"""A 3x3 convolution that trains faster on the CPU."""
+"""3x3 convolutions that train faster on the CPU, by Winograd's algorithm."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tcm_d2.cpu.inference_layers import (
     MIN_PACKED_OUTPUTS,
     compute_dtype,
     is_captured,
+    is_packable,
     memory_layout,
 )
 from tcm_d2.cpu.packed import (
@@ -25,28 +26,17 @@ from tcm_d2.cpu.packed import (
 )
 
 
-class FastConv3x3(nn.Conv2d):
-    """A 3x3 convolution of stride 1 by Winograd's algorithm, in training too.
+def conv3x3(conv: nn.Conv2d, x: Tensor) -> Tensor | None:
+    """Return the 3x3 convolution of (N, C, H, W) with its gradients; None where torch is to do it.
 
-    Output and all gradients are those of nn.Conv2d, rounding apart. It serves float32 on the CPU;
-    everything else, small maps, and graphs that are compiled, exported or traced, are nn.Conv2d's.
-    Maps come out in the memory format that they came in with: torch's norms for maps channels last
-    sum less exactly on the CPU.
+    Output and all gradients are those of nn.Conv2d, rounding apart. Done is float32 on the CPU, not
+    small maps, and no graphs that are compiled, exported or traced. Maps come out in the memory
+    format that they came in with: torch's norms for maps channels last sum less exactly on the CPU.
     """
-
-    @classmethod
-    def replace_in(cls, module: nn.Module) -> None:
-        """Turn the convolutions below ``module`` that it serves into it, parameters and all."""
-        for child in module.modules():
-            if type(child) is nn.Conv2d and _is_served(child):
-                child.__class__ = cls
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the convolution of (N, C, H, W)."""
-        if not _serves_now(input):
-            return super().forward(input)
-        out: Tensor = _FastConv3x3.apply(input, self.weight, self.bias)
-        return out
+    if not (_can_train(conv) and _is_faster_for(x)):
+        return None
+    out: Tensor = _FastConv3x3.apply(x, conv.weight, conv.bias)
+    return out
 
 
 class _FastConv3x3(torch.autograd.Function):
@@ -74,16 +64,13 @@ class _FastConv3x3(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias
 
 
-def _is_served(conv: nn.Conv2d) -> bool:
-    is_simple = (conv.stride, conv.dilation, conv.groups) == ((1, 1), (1, 1), 1)
-    is_3x3 = (conv.kernel_size, conv.padding, conv.padding_mode) == ((3, 3), (1, 1), "zeros")
-    channels = (conv.in_channels, conv.out_channels)
-    # Both ways: the gradient of the input is a convolution from outputs to inputs.
-    fits = all(c >= MIN_PACKED_OUTPUTS and c % CHANNEL_STEP == 0 for c in channels)
-    return is_simple and is_3x3 and fits
+def _can_train(conv: nn.Conv2d) -> bool:
+    # The gradient of the input is a convolution from outputs to inputs.
+    fits_back = conv.in_channels >= MIN_PACKED_OUTPUTS and conv.out_channels % CHANNEL_STEP == 0
+    return conv.kernel_size == (3, 3) and is_packable(conv) and fits_back
 
 
-def _serves_now(x: Tensor) -> bool:
+def _is_faster_for(x: Tensor) -> bool:
     if x.device.type != "cpu" or is_captured():
         return False
     if x.dim() != 4 or x.shape[0] == 0 or not prefers_conv3x3_packed(*x.shape[1:]):

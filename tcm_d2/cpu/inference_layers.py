@@ -4,20 +4,22 @@ With fixed statistics BatchNorm is a scale and a shift per channel, which the co
 and bias can take over: a read and a write of every map less. On the CPU the weight is then packed
 for the kernels of `tcm_d2.cpu.packed`, which add the shortcut and apply ReLU on the way out.
 
-The parameters and the state dict stay as they are; what was folded and packed is kept beside them
-until one of its sources changes, see `KeptTensor`.
+Parameters stay as they are; what was folded and packed is kept beside them until one of its sources
+changes, see `KeptTensor`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
+from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 
 from tcm_d2.cpu.packed import (
+    CHANNEL_STEP,
     PackedWeight,
     conv3x3_packed,
     factor_dtype,
@@ -29,9 +31,11 @@ from tcm_d2.cpu.packed import (
     prefers_conv3x3_packed,
 )
 from tcm_d2.layers.kept_tensor import KeptTensor
+from tcm_d2.layers.sync_norm import SyncBatchNorm2d
 
 # nn.BatchNorm2d or Detectron2's FrozenBatchNorm2d, which declares no types.
 FixedNorm: TypeAlias = Any
+Value = TypeVar("Value")
 # Fewer outputs leave most of a panel empty: torch is then as fast.
 MIN_PACKED_OUTPUTS = 32
 
@@ -69,7 +73,7 @@ class InferenceLayers:
         A BatchNorm in training mode wants the statistics of the batch and is not folded.
 
         Args:
-            conv: any.
+            conv: any; what a subclass does beside the convolution is left out.
             x: (N, I, H, W), left as it is.
             norm: what follows the convolution.
             residual: (N, O, H, W), left as it is.
@@ -77,12 +81,12 @@ class InferenceLayers:
         """
         uses_batch = isinstance(norm, nn.BatchNorm2d) and norm.training
         if norm is not None and (uses_batch or conv.padding_mode != "zeros"):
-            return _finish(norm(conv(x)), residual, relu)
+            return _finish(norm(nn.Conv2d.forward(conv, x)), residual, relu)
         dtype = compute_dtype(x)
         kernel = _packed_kernel(conv, x, dtype)
         if kernel is None or (residual is not None and kernel != (1, 1)):
             if norm is None:
-                return _finish(conv(x), residual, relu)
+                return _finish(nn.Conv2d.forward(conv, x), residual, relu)
             plain = self._fold_once(conv, norm, dtype, memory_layout(x))
             out = F.conv2d(
                 x, plain.weight, plain.bias, conv.stride, conv.padding, conv.dilation, conv.groups
@@ -101,8 +105,7 @@ class InferenceLayers:
         """Return ``layer(x)``, rounding apart, for ``x`` (..., I)."""
         dtype = compute_dtype(x)
         if x.dim() < 2 or layer.out_features < MIN_PACKED_OUTPUTS or not _can_pack(x, dtype):
-            plain: Tensor = layer(x)
-            return plain
+            return nn.Linear.forward(layer, x)
         weight, bias = self._pack_once(layer, None, dtype)
         out = linear_packed(x.to(dtype).flatten(0, -2), weight, bias=bias)
         return out.view(*x.shape[:-1], out.shape[1])
@@ -116,9 +119,16 @@ class InferenceLayers:
             x, norm.num_groups, weight=norm.weight, bias=norm.bias, eps=norm.eps, relu=True
         )
 
+    def keep(self, key: Hashable, sources: Iterable[Tensor], compute: Callable[[], Value]) -> Value:
+        """Return what `KeptTensor.get` does for the one of this name."""
+        return self._kept.setdefault(key, KeptTensor()).get(sources, compute)
+
     def clear(self) -> None:
-        """Forget everything that was folded and packed."""
+        """Forget everything that was folded, packed and kept."""
         self._kept.clear()
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def __reduce__(self) -> tuple[type[InferenceLayers], tuple[()]]:
         return InferenceLayers, ()
@@ -131,10 +141,7 @@ class InferenceLayers:
             weight = weight.to(dtype).contiguous(memory_format=layout)
             return _Plain(weight, None if bias is None else bias.to(dtype))
 
-        if torch.compiler.is_compiling():  # a compiler sees through the fold
-            return fold()
-        kept = self._kept.setdefault((id(conv), dtype, layout), KeptTensor())
-        return kept.get(_sources(conv, norm), fold)
+        return self.keep((id(conv), dtype, layout), _sources(conv, norm), fold)
 
     def _pack_once(
         self, layer: nn.Conv2d | nn.Linear, norm: FixedNorm | None, dtype: torch.dtype
@@ -150,8 +157,7 @@ class InferenceLayers:
                 packed = pack_linear(weight.flatten(1), dtype=factors)
             return _Packed(packed, None if bias is None else bias.float())
 
-        kept = self._kept.setdefault((id(layer), factors), KeptTensor())
-        return kept.get(_sources(layer, norm), pack)
+        return self.keep((id(layer), factors), _sources(layer, norm), pack)
 
 
 def memory_layout(x: Tensor) -> torch.memory_format:
@@ -169,16 +175,31 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
+def is_packable(conv: nn.Conv2d) -> bool:
+    """Return whether the kernels on packed weights can do this convolution, on some maps."""
+    is_simple = (conv.stride, conv.dilation, conv.groups) == ((1, 1), (1, 1), 1)
+    if not is_simple or conv.out_channels < MIN_PACKED_OUTPUTS:
+        return False
+    if conv.kernel_size == (1, 1):
+        return conv.padding == (0, 0)
+    is_3x3 = (conv.kernel_size, conv.padding, conv.padding_mode) == ((3, 3), (1, 1), "zeros")
+    return is_3x3 and conv.in_channels % CHANNEL_STEP == 0
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Return whether a module is a norm that `InferenceLayers.conv` can fold."""
+    if type(module) not in (nn.BatchNorm2d, SyncBatchNorm2d, FrozenBatchNorm2d):
+        return False
+    return module.weight is not None and module.running_mean is not None
+
+
 def _packed_kernel(conv: nn.Conv2d, x: Tensor, dtype: torch.dtype) -> tuple[int, ...] | None:
     """Return the kernel's size if packed weights serve this convolution, else None."""
-    is_simple = conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.groups == 1
-    is_simple = is_simple and x.dim() == 4 and conv.out_channels >= MIN_PACKED_OUTPUTS
-    if not is_simple or not _can_pack(x, dtype):
+    if x.dim() != 4 or not is_packable(conv) or not _can_pack(x, dtype):
         return None
-    if conv.kernel_size == (1, 1) and conv.padding == (0, 0):
-        return conv.kernel_size
-    is_3x3 = conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.padding_mode == "zeros"
-    return conv.kernel_size if is_3x3 and prefers_conv3x3_packed(*x.shape[1:]) else None
+    if conv.kernel_size == (3, 3) and not prefers_conv3x3_packed(*x.shape[1:]):
+        return None
+    return conv.kernel_size
 
 
 def is_float32_as_fast(x: Tensor) -> bool:

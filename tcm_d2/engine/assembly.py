@@ -33,6 +33,7 @@ from tcm_d2.engine.plan import Mapper, Plan
 from tcm_d2.engine.prediction_pictures import PicturePlan, PictureSample, load_samples
 from tcm_d2.engine.sample_stream import ResumableLoader, SampleStream, check_batch_size
 from tcm_d2.engine.seeding import derive_seed, seed_everything
+from tcm_d2.inference.speed import make_fast
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +148,7 @@ def _build_model(plan: Plan, seed: int, *, for_training: bool, resume: bool) -> 
     seed_everything(derive_seed(seed, _MODEL_SEED))
     model = plan.build_model(not is_replaced)
     logger.info("model:\n%s", model)
+    make_fast(model)
     return model
 
 

@@ -1,7 +1,7 @@
 """The detector as one function of an image tensor, with nothing in it that needs Python.
 
 Shape letters: N images, H x W input size, R locations or anchors of one image over all levels, K
-classes, Q candidates of one image, C joint width, E channels of res5, h heads.
+classes, Q candidates of one image, C joint width.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tcm_d2.modeling.clip.attention_pool import AttentionPoolOutput, DenseAttentionPool
 from tcm_d2.modeling.dense.anchors import make_point_grid
 from tcm_d2.modeling.heads.anchor_based import NUM_DELTAS
 from tcm_d2.modeling.heads.fcos import RotatedFCOSHead
@@ -52,7 +51,6 @@ class DenseModel(nn.Module):
         detector = copy.deepcopy(detector).eval()
         text = None
         if detector.tcm is not None:
-            detector.attention_pool = _ExportablePool(detector.attention_pool)
             if not detector.tcm.text_needs_image:
                 detector.fix_text()
                 text = detector.text_encoder.features
@@ -142,42 +140,6 @@ class DenseModel(nn.Module):
         # Boxes without area are dropped, as in the detector.
         has_area = (found[..., 2] > 0) & (found[..., 3] > 0)
         return found, torch.where(has_area, scores, 0.0), classes
-
-
-class _ExportablePool(nn.Module):
-    """`DenseAttentionPool` without its memory: positions are resized for whatever grid comes."""
-
-    def __init__(self, pool: DenseAttentionPool) -> None:
-        super().__init__()
-        self.pool = pool
-
-    def forward(self, res5: Tensor) -> AttentionPoolOutput:
-        """Return what `DenseAttentionPool` does."""
-        pool = self.pool
-        height, width = res5.shape[-2:]
-        tokens = res5.flatten(2).transpose(1, 2)  # (N, HW, E)
-        tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
-        tokens = tokens + _resize_positions(pool.positional_embedding, height, width)
-        query, key, value = (
-            proj(tokens).unflatten(-1, (pool.num_heads, -1)).transpose(1, 2)
-            for proj in (pool.q_proj, pool.k_proj, pool.v_proj)
-        )
-        attended = F.scaled_dot_product_attention(query, key, value)  # (N, h, 1 + HW, E/h)
-        joint = pool.c_proj(attended.transpose(1, 2).flatten(2))  # (N, 1 + HW, C)
-        dense_NCHW = joint[:, 1:].transpose(1, 2).unflatten(-1, (height, width))
-        return AttentionPoolOutput(joint[:, 0], dense_NCHW)
-
-
-def _resize_positions(embedding: Tensor, height: int, width: int) -> Tensor:
-    """Return a positional embedding (1 + G * G, E) for a grid, (1 + height * width, E).
-
-    The same numbers as `resize_positional_embedding`, which asks whether the grid is the stored
-    one: a question that an exported file cannot ask. To that grid a resize changes nothing.
-    """
-    side = round((embedding.shape[0] - 1) ** 0.5)
-    grid = embedding[1:].T.reshape(1, -1, side, side)
-    grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
-    return torch.cat([embedding[:1], grid[0].flatten(1).T])
 
 
 def _rows(level: Tensor, num_values: int) -> Tensor:

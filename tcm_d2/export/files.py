@@ -115,9 +115,7 @@ def trace(
         shapes = ({0: Dim("batch", min=1, max=MAX_BATCH), 2: rows, 3: columns},)
     example = torch.zeros(batch_size, 3, *size_hw)
     try:
-        # With gradients switched on (no parameter wants any) nothing is folded or kept on the way.
-        with torch.enable_grad():
-            return torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
+        return torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever the tracer stumbles over
         message = _explain(error, "torch.export", "a fixed size (without --dynamic)")
         raise ExportError(message) from error

@@ -33,6 +33,7 @@ from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.rasters import Scene, array_scene, open_scene
 from tcm_d2.inference.results import Detections
 from tcm_d2.inference.seams import SeamRule
+from tcm_d2.inference.speed import make_fast
 from tcm_d2.inference.tta import RotatedTTA, TTAConfig
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Detector:
         """Wrap a model that is built already; `from_pretrained` does so for files.
 
         Args:
-            model: as `RotatedOneStageDetector`; set to evaluation here.
+            model: as `RotatedOneStageDetector`; set to evaluation and made fast here.
             classes: class names in label order.
             config: windows and thresholds.
             image_format: order of the channels that the model expects, "RGB" or "BGR".
@@ -84,6 +85,7 @@ class Detector:
             identity: a text that tells this detector from others.
         """
         self.model = model.eval()
+        make_fast(model)
         self.classes = tuple(classes)
         self.config = config
         self._image_format = image_format

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from detectron2.layers import FrozenBatchNorm2d
 from torch import Tensor, nn
 
-from tcm_d2.cpu import inference_layers, packed
+from tcm_d2.cpu import accelerate, inference_layers, packed
+from tcm_d2.cpu.fast_modules import FastModule
 from tcm_d2.cpu.inference_layers import (
     FixedNorm,
     InferenceLayers,
@@ -36,12 +37,13 @@ def _small_maps_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_tower(norm: str = "BN") -> CLIPResNet:
-    """Return a tower in evaluation whose statistics and affine parameters are no ones and zeros."""
+    """Return a fast tower in evaluation, statistics and affine parameters no ones and zeros."""
     tower = small_towers(norm=norm).image.eval()
     with torch.no_grad():
         for name, tensor in tower.state_dict().items():
             if tensor.dim() == 1:
                 tensor.uniform_(0.5, 1.5) if "var" in name else tensor.add_(0.2 * torch.randn(()))
+    accelerate(tower)
     return tower
 
 
@@ -133,15 +135,19 @@ def test_batch_statistics_are_used_where_a_norm_asks_for_them() -> None:
     assert not torch.equal(tower.layer1[0].bn2.running_mean, before)
 
 
+def kept_by(tower: nn.Module) -> int:
+    """Return how many weights the fast modules of a network keep."""
+    return sum(len(module._layers) for module in tower.modules() if isinstance(module, FastModule))
+
+
 def test_state_dict_and_copies_hold_nothing_folded() -> None:
     tower = make_tower()
     names = list(tower.state_dict())
     folded(tower, torch.randn(1, 3, 32, 32))
-    assert list(tower.state_dict()) == names and len(tower._inference._kept) == 3 + 4 * 4
-    assert not copy.deepcopy(tower)._inference._kept
-    assert not pickle.loads(pickle.dumps(tower._inference))._kept
+    assert list(tower.state_dict()) == names and kept_by(tower) == 3 + 4 * 4
+    assert kept_by(copy.deepcopy(tower)) == kept_by(pickle.loads(pickle.dumps(tower))) == 0
     tower.train()
-    assert not tower._inference._kept
+    assert kept_by(tower) == 0
 
 
 def test_inference_tensors_are_folded_each_time() -> None:

@@ -4,8 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from tcm_d2.cpu.inference_layers import is_float32_as_fast
-from tcm_d2.cpu.packed import has_fast_kernels
 from tcm_d2.modeling.heads.towers import GroupNorm, make_tower
 
 
@@ -31,22 +29,3 @@ def test_same_numbers_and_names_as_torch() -> None:
     theirs.load_state_dict(own.state_dict())
     maps = torch.randn(2, 64, 5, 7)
     assert torch.equal(own(maps), theirs(maps))
-
-
-@pytest.mark.skipif(
-    not has_fast_kernels(torch.bfloat16), reason="needs kernels of ours that serve bfloat16"
-)
-@torch.no_grad()
-def test_head_towers_stay_in_float32_under_autocast_where_that_is_as_fast(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tower = make_tower(64, 64, num_convs=2, norm="GN").eval()
-    x = torch.randn(1, 64, 32, 32).bfloat16()
-    exact = tower(x.float())
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert is_float32_as_fast(x)
-        assert torch.equal(tower(x), exact)
-        # AMX multiplies in bfloat16, many times as fast.
-        monkeypatch.setattr("tcm_d2.cpu.packed._processor_has", lambda feature: True)
-        assert not is_float32_as_fast(x) and tower(x).dtype == torch.bfloat16
-    assert not is_float32_as_fast(x.float())

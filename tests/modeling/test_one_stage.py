@@ -170,11 +170,7 @@ def test_bfloat16_autocast_trains() -> None:
     sum(losses.values()).backward()
 
 
-def test_what_becomes_boxes_and_scores_keeps_float32_under_autocast(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # As on processors and GPUs that are faster in bfloat16.
-    monkeypatch.setattr("tcm_d2.modeling.heads.towers.is_float32_as_fast", lambda x: False)
+def test_what_becomes_boxes_and_scores_keeps_float32_under_autocast() -> None:
     head = build_model(tiny_config()).eval().head
     pyramid = [torch.randn(1, 32, s, s) for s in (32, 16, 8, 4, 2)]
     towers = []

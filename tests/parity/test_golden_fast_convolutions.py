@@ -1,11 +1,11 @@
-"""The golden heads and detectors again, with the kernels for 3x3 convolutions on all maps.
+"""The golden heads and detectors again, made fast, with the 3x3 kernels on all maps.
 
-Elsewhere their maps are too small and have too few channels for these.
+By themselves their maps are too small and have too few channels for these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,23 @@ import torch
 from torch import nn
 
 from tcm_d2.checkpoint.head_names import HeadKind
-from tcm_d2.cpu import fast_conv, inference_layers, packed
+from tcm_d2.cpu import accelerate, fast_conv, inference_layers, packed
 from tcm_d2.cpu.packed import has_fast_kernels
 from tests.conftest import DATA_DIR, SHARED_DIR
 from tests.parity import (
+    anchor_detectors,
     test_golden_atss_head,
     test_golden_fcos_detector,
     test_golden_fcos_head,
     test_golden_retinanet_head,
 )
 from tests.parity.anchor_detectors import (
+    check_detections,
     check_features,
     check_losses_and_gradients,
     load_golden,
     make_detector,
 )
-from tests.parity.anchor_heads import make_head
 from tests.parity.golden import Golden
 
 pytestmark = pytest.mark.skipif(
@@ -46,6 +47,12 @@ HEADS: dict[HeadKind, Any] = {
 ANCHOR_KINDS: tuple[HeadKind, ...] = ("atss", "retinanet")
 
 
+def made_fast(make: Callable[..., nn.Module], *args: Any) -> nn.Module:
+    module = make(*args)
+    accelerate(module)
+    return module
+
+
 @pytest.fixture(autouse=True)
 def _kernels_serve_all_maps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     calls: list[str] = []
@@ -58,6 +65,10 @@ def _kernels_serve_all_maps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(packed, "MIN_CONV3X3_CHANNELS", 16)
     for module in (fast_conv, inference_layers):
         monkeypatch.setattr(module, "conv3x3_packed", partial(run, packed.conv3x3_packed))
+    for module in HEADS.values():
+        monkeypatch.setattr(module, "make_head", partial(made_fast, module.make_head))
+    for module in (test_golden_fcos_detector, anchor_detectors):
+        monkeypatch.setattr(module, "make_model", partial(made_fast, module.make_model))
     yield
     assert calls
 
@@ -76,7 +87,8 @@ def head_golden(kind: HeadKind) -> Golden:
 
 
 def golden_head(kind: HeadKind, golden: Golden) -> nn.Module:
-    return test_golden_fcos_head.make_head(golden) if kind == "fcos" else make_head(kind, golden)
+    head: nn.Module = HEADS[kind].make_head(*(() if kind == "fcos" else (kind,)), golden)
+    return head
 
 
 @pytest.mark.parametrize("infers", [False, True], ids=["training", "inference"])
@@ -130,3 +142,17 @@ def test_losses_and_gradients_of_anchor_detectors(
 ) -> None:
     golden = load_golden(golden_dir, anchor_kind)
     check_losses_and_gradients(make_detector(golden_dir, anchor_kind), golden, frozen_bn=frozen_bn)
+
+
+@pytest.mark.parametrize("image", [0, 1])
+def test_predictions_of_fcos(fcos_golden: Golden, image: int) -> None:
+    test_golden_fcos_detector.test_predictions(fcos_golden, image)
+
+
+@pytest.mark.parametrize("image", [0, 1])
+@pytest.mark.parametrize("anchor_kind", ANCHOR_KINDS)
+def test_predictions_of_anchor_detectors(
+    golden_dir: Path, anchor_kind: HeadKind, image: int
+) -> None:
+    model = make_detector(golden_dir, anchor_kind).eval()
+    check_detections(model, load_golden(golden_dir, anchor_kind), image)

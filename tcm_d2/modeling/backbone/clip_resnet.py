@@ -10,8 +10,6 @@ from detectron2.layers import FrozenBatchNorm2d
 from open_clip.modified_resnet import ModifiedResNet
 from torch import Tensor, nn
 
-from tcm_d2.cpu.fast_conv import FastConv3x3
-from tcm_d2.cpu.inference_layers import InferenceLayers, compute_dtype
 from tcm_d2.layers.recomputing import run_past_norm, run_recomputed
 from tcm_d2.layers.sync_norm import SyncBatchNorm2d
 
@@ -28,9 +26,6 @@ class CLIPResNet(nn.Module):
 
     For the backward pass a block keeps its input and the outputs of its first two convolutions; the
     rest is made again from them, at the cost of norms and 1x1 convolutions.
-
-    In evaluation without gradients each BatchNorm is folded into its convolution, and maps are
-    channels-last where that is faster: on the CPU, and on CUDA in half precision.
 
     Attributes:
         out_channels: channels of each output by name.
@@ -69,9 +64,7 @@ class CLIPResNet(nn.Module):
             FrozenBatchNorm2d.convert_frozen_batchnorm(self)
         elif norm == "SyncBN":
             SyncBatchNorm2d.replace_in(self)
-        FastConv3x3.replace_in(self)
         self.checkpoint_activations = False
-        self._inference = InferenceLayers()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Return the output of each stage.
@@ -83,58 +76,28 @@ class CLIPResNet(nn.Module):
         Returns:
             "res2" .. "res5": (N, 4w .. 32w, H/4 .. H/32, W/4 .. W/32).
         """
-        folds = not self.training and not torch.is_grad_enabled()
-        if folds:
-            x = self._fold_stem(_in_fast_layout(images))
+        if self.checkpoint_activations:
+            x = run_recomputed(self.stem, images, norms_of=self)
         else:
-            x = self._run_stem(images)
+            x = self.stem(images)
+        keeps_less = torch.is_grad_enabled() and not torch.compiler.is_compiling()
         features = {}
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
         for name, stage in zip(STRIDES_PX, stages, strict=True):
             for block in stage:
-                if folds:
-                    x = self._fold_block(block, x)
-                elif torch.compiler.is_compiling():  # a compiler chooses by itself what to keep
-                    x = block(x)
-                elif self.checkpoint_activations:
+                if self.checkpoint_activations:
                     x = run_recomputed(block, x, norms_of=block)
                 else:
-                    x = _run_block(block, x)
+                    x = _run_block(block, x) if keeps_less else block(x)
             features[name] = x
         return features
 
-    def train(self, mode: bool = True) -> CLIPResNet:
-        """Set the mode as ``nn.Module.train`` does, and forget the folded convolutions."""
-        self._inference.clear()
-        return super().train(mode)
-
-    def _run_stem(self, images: Tensor) -> Tensor:
-        if self.checkpoint_activations:
-            output: Tensor = run_recomputed(self._stem, images, norms_of=self)
-            return output
-        return self._stem(images)
-
-    def _stem(self, images: Tensor) -> Tensor:
+    def stem(self, images: Tensor) -> Tensor:
+        """Return what the first stage gets, (N, w, H/4, W/4)."""
         x = self.conv1(images)
         x = run_past_norm(lambda x: self.conv2(self.act1(self.bn1(x))), x, norms_of=self.bn1)
         x = run_past_norm(lambda x: self.conv3(self.act2(self.bn2(x))), x, norms_of=self.bn2)
         return run_past_norm(lambda x: self.avgpool(self.act3(self.bn3(x))), x, norms_of=self.bn3)
-
-    def _fold_stem(self, images: Tensor) -> Tensor:
-        run = self._inference.conv
-        x = run(self.conv1, images, norm=self.bn1, relu=True)
-        x = run(self.conv2, x, norm=self.bn2, relu=True)
-        return self.avgpool(run(self.conv3, x, norm=self.bn3, relu=True))
-
-    def _fold_block(self, block: nn.Module, x: Tensor) -> Tensor:
-        """Return what ``block``, open_clip's bottleneck, makes of ``x``."""
-        run = self._inference.conv
-        out = run(block.conv1, x, norm=block.bn1, relu=True)
-        out = run(block.conv2, out, norm=block.bn2, relu=True)
-        if block.downsample is not None:
-            pool, conv, norm = block.downsample
-            x = run(conv, pool(x), norm=norm)
-        return run(block.conv3, block.avgpool(out), norm=block.bn3, residual=x, relu=True)
 
 
 def _run_block(block: nn.Module, x: Tensor) -> Tensor:
@@ -151,11 +114,3 @@ def _run_block(block: nn.Module, x: Tensor) -> Tensor:
     if block.downsample is not None:
         x = run_past_norm(block.downsample, x, norms_of=block.downsample)
     return block.act3(out.add_(x))
-
-
-def _in_fast_layout(images: Tensor) -> Tensor:
-    # cuDNN has no tensor cores for float32 without TF32, and then prefers the other layout.
-    on_cuda = images.device.type == "cuda"
-    if not on_cuda or compute_dtype(images).itemsize < torch.float32.itemsize:
-        return images.contiguous(memory_format=torch.channels_last)
-    return images

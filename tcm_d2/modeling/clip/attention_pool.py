@@ -13,12 +13,6 @@ import torch.nn.functional as F
 from open_clip.modified_resnet import AttentionPool2d
 from torch import Tensor, nn
 
-from tcm_d2.cpu.inference_layers import InferenceLayers
-from tcm_d2.layers.kept_tensor import KeptTensor
-
-# Grids whose resized embedding is kept in evaluation: a few input sizes alternate, not hundreds.
-MAX_CACHED_GRIDS = 8
-
 
 class AttentionPoolOutput(NamedTuple):
     """Tokens in the joint space of images and text, not normalised."""
@@ -45,8 +39,6 @@ class DenseAttentionPool(nn.Module):
         self.q_proj, self.k_proj = pool.q_proj, pool.k_proj
         self.v_proj, self.c_proj = pool.v_proj, pool.c_proj
         self.num_heads = pool.num_heads
-        self._inference = InferenceLayers()
-        self._resized = KeptTensor()  # a dict of resized embeddings by grid
 
     def forward(self, res5: Tensor) -> AttentionPoolOutput:
         """Return the global token (N, C) and the dense tokens (N, C, H, W).
@@ -57,49 +49,25 @@ class DenseAttentionPool(nn.Module):
         height, width = res5.shape[-2:]
         tokens = res5.flatten(2).transpose(1, 2)  # (N, HW, E)
         tokens = torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)  # (N, L, E)
-        tokens = tokens + self._embedding_for(height, width).to(tokens.dtype)
-        infers = not self.training and not torch.is_grad_enabled()
-        run = self._inference.linear if infers else nn.Module.__call__
+        tokens = tokens + self.embedding_for(height, width).to(tokens.dtype)
         query, key, value = (
-            run(proj, tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, h, L, E/h)
+            proj(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, h, L, E/h)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
         attended = F.scaled_dot_product_attention(query, key, value)
-        joint = run(self.c_proj, attended.transpose(1, 2).flatten(2))  # (N, L, C)
+        joint = self.c_proj(attended.transpose(1, 2).flatten(2))  # (N, L, C)
         dense_NCHW = joint[:, 1:].transpose(1, 2).unflatten(-1, (height, width))
         return AttentionPoolOutput(joint[:, 0], dense_NCHW)
 
-    def _embedding_for(self, height: int, width: int) -> Tensor:
-        """Return the positional embedding (1 + height * width, E) for a grid.
-
-        It is kept per grid in evaluation without gradients, until the parameter changes.
-        """
-        stored = self.positional_embedding
-        is_compiled = torch.compiler.is_compiling()
-        if is_compiled or self.training or torch.is_grad_enabled() or stored.is_inference():
-            return resize_positional_embedding(stored, (height, width))
-        resized_by_grid: dict[tuple[int, int], Tensor] = self._resized.get([stored], dict)
-        grid_hw = (height, width)
-        # Threads may share the model: one of them can empty the cache at any time.
-        resized = resized_by_grid.get(grid_hw)
-        if resized is None:
-            resized = resize_positional_embedding(stored, grid_hw)
-            if len(resized_by_grid) >= MAX_CACHED_GRIDS:
-                resized_by_grid.clear()
-            resized_by_grid[grid_hw] = resized
-        return resized
-
-    def train(self, mode: bool = True) -> DenseAttentionPool:
-        """Set the mode as ``nn.Module.train`` does, and forget what was kept."""
-        self._inference.clear()
-        self._resized.forget()
-        return super().train(mode)
+    def embedding_for(self, height: int, width: int) -> Tensor:
+        """Return the positional embedding (1 + height * width, E) for a grid."""
+        return resize_positional_embedding(self.positional_embedding, (height, width))
 
 
 def resize_positional_embedding(embedding: Tensor, grid_hw: tuple[int, int]) -> Tensor:
     """Resize a positional embedding bicubically to a grid; row 0, the global token's, is kept.
 
-    Gradients flow. An equal grid returns ``embedding`` itself.
+    Gradients flow. An equal grid returns ``embedding`` itself, but in graphs that are compiled.
 
     Args:
         embedding: (1 + G * G, E), rows of the grid in row-major order.
@@ -118,7 +86,8 @@ def resize_positional_embedding(embedding: Tensor, grid_hw: tuple[int, int]) -> 
             "positional embedding: expected shape (1 + G * G, channels), got "
             f"{tuple(embedding.shape)}; is it the attention pool's?"
         )
-    if grid_hw == (grid_side, grid_side):
+    # A graph for any size cannot ask; to its own grid a resize changes nothing.
+    if not torch.compiler.is_compiling() and grid_hw == (grid_side, grid_side):
         return embedding
     grid = embedding[1:].T.reshape(1, -1, grid_side, grid_side)
     grid = F.interpolate(grid, size=grid_hw, mode="bicubic", align_corners=False)

@@ -8,8 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tcm_d2.cpu.fast_conv import FastConv3x3
-from tcm_d2.cpu.inference_layers import InferenceLayers, is_float32_as_fast
 from tcm_d2.layers.recomputing import run_past_norm, run_recomputed
 
 # Groups of the towers' GroupNorm, as in FCOS and ATSS.
@@ -27,22 +25,14 @@ class Tower(nn.Sequential):
 
     checkpoint_activations = False
 
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__(*layers)
-        FastConv3x3.replace_in(self)
-        self._has_norms = any(isinstance(layer, nn.GroupNorm) for layer in layers)
-        self._inference = InferenceLayers()
-
     def forward(self, input: Tensor) -> Tensor:
         """Return the last layer's output."""
         output: Tensor
-        if not self.training and not torch.is_grad_enabled():
-            return self._infer(input)
-        if torch.compiler.is_compiling():  # a compiler chooses by itself what to keep
-            output = super().forward(input)
-            return output
         if self.checkpoint_activations:
             output = run_recomputed(super().forward, input, norms_of=self)
+            return output
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            output = super().forward(input)
             return output
         x = input
         waiting: list[nn.Module] = []
@@ -51,22 +41,6 @@ class Tower(nn.Sequential):
             if isinstance(layer, nn.Conv2d):
                 x, waiting = run_past_norm(_chain(waiting), x, norms_of=waiting[0]), []
         return _chain(waiting)(x)
-
-    def _infer(self, x: Tensor) -> Tensor:
-        if is_float32_as_fast(x):
-            with torch.autocast("cpu", enabled=False):
-                return self._infer(x.float())
-        for layer in self:
-            if isinstance(layer, nn.Conv2d):
-                x = self._inference.conv(layer, x, relu=not self._has_norms)
-            elif isinstance(layer, nn.GroupNorm):
-                x = self._inference.group_norm(layer, x)
-        return x  # every ReLU is part of what is before it
-
-    def train(self, mode: bool = True) -> Tower:
-        """Set the mode as ``nn.Module.train`` does, and forget the packed weights."""
-        self._inference.clear()
-        return super().train(mode)
 
 
 def _chain(layers: list[nn.Module]) -> Callable[[Tensor], Tensor]:

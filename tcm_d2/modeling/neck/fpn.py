@@ -11,9 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tcm_d2.cpu.fast_conv import FastConv3x3
-from tcm_d2.cpu.inference_layers import InferenceLayers
-
 # P6 and P7.
 NUM_EXTRA_LEVELS = 2
 EXTRA_LEVEL_SOURCES = ("output", "input")
@@ -68,8 +65,6 @@ class RotatedFPN(nn.Module):
             nn.Conv2d(channels, out_channels, 3, stride=2, padding=1)
             for channels in (first_channels, *[out_channels] * (NUM_EXTRA_LEVELS - 1))
         )
-        FastConv3x3.replace_in(self)
-        self._inference = InferenceLayers()
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight)
@@ -82,23 +77,16 @@ class RotatedFPN(nn.Module):
             features: maps by name, those of ``in_channels`` at least; sizes need not be even.
         """
         inputs = [features[name] for name in self.in_features]
-        infers = not self.training and not torch.is_grad_enabled()
-        run = self._inference.conv if infers else nn.Module.__call__
-        merged = [run(conv, x) for conv, x in zip(self.lateral_convs, inputs, strict=True)]
+        merged = [conv(x) for conv, x in zip(self.lateral_convs, inputs, strict=True)]
         for fine in range(len(merged) - 2, -1, -1):
             size_hw = merged[fine].shape[-2:]
             merged[fine] = merged[fine] + F.interpolate(merged[fine + 1], size=size_hw)
-        levels = [run(conv, x) for conv, x in zip(self.output_convs, merged, strict=True)]
+        levels = [conv(x) for conv, x in zip(self.output_convs, merged, strict=True)]
         x = inputs[-1] if self.extra_levels_from == "input" else levels[-1]
         for index, conv in enumerate(self.extra_convs):
             x = _strided(conv, F.relu(x) if index > 0 and self.relu_before_extra else x)
             levels.append(x)
         return levels
-
-    def train(self, mode: bool = True) -> RotatedFPN:
-        """Set the mode as ``nn.Module.train`` does, and forget the packed weights."""
-        self._inference.clear()
-        return super().train(mode)
 
 
 def _strided(conv: nn.Module, x: Tensor) -> Tensor:

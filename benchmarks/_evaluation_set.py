@@ -14,10 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
-from tcm_d2.evaluation.files.task_files import ClassDetections
-from tcm_d2.evaluation.merge import PatchDetections
-from tcm_d2.evaluation.scoring.average_precision import Detections, GroundTruths
+from tcm_d2.evaluation.scoring.average_precision import GroundTruths
 from tcm_d2.structures.conversions import boxes_to_quads
+from tcm_d2.structures.detections import (
+    BoxDetections,
+    ClassDetections,
+    PatchDetections,
+    QuadDetections,
+)
 
 NUM_CLASSES = len(DOTA_V1_CLASSES)
 IMAGE_SIZE_PX = 3000.0
@@ -40,7 +44,7 @@ class EvaluationSet(NamedTuple):
     """What a run of the benchmark works on."""
 
     image_ids: list[str]
-    detections: list[Detections]  # by class
+    detections: list[QuadDetections]  # by class
     ground_truths: list[GroundTruths]
     patch_detections: PatchDetections
 
@@ -61,7 +65,7 @@ def make_evaluation_set(
     return EvaluationSet(
         image_ids,
         [
-            Detections(found.image_index[mine], _to_quads(found.boxes[mine]), scores[mine])
+            QuadDetections(found.image_index[mine], _to_quads(found.boxes[mine]), scores[mine])
             for mine in (found.class_ids == label for label in range(NUM_CLASSES))
         ],
         [
@@ -170,9 +174,11 @@ def _draw_patch_detections(
         origins_xy=origins_xy,
         scales=np.ones(len(images)),
         patch_index=patch_of[order],
-        boxes=torch.from_numpy(boxes).float(),
-        scores=torch.from_numpy(_draw_scores(rng, order < num // 2)).float(),
-        class_ids=torch.from_numpy(found.class_ids[order]),
+        found=BoxDetections(
+            boxes.astype(np.float32),
+            _draw_scores(rng, order < num // 2).astype(np.float32),
+            found.class_ids[order],
+        ),
     )
 
 

@@ -45,18 +45,19 @@ from tcm_d2.evaluation.analysis.result import analyze_evaluation
 from tcm_d2.evaluation.dota_evaluator import rows_by_class
 from tcm_d2.evaluation.files.task_files import read_task1, write_submission, write_task1
 from tcm_d2.evaluation.merge import merge_patch_detections
-from tcm_d2.evaluation.scoring.average_precision import Detections, GroundTruths, average_precision
+from tcm_d2.evaluation.scoring.average_precision import GroundTruths, average_precision
 from tcm_d2.evaluation.scoring.protocols import Prepared, Rules, prepare_evaluation
 from tcm_d2.evaluation.scoring.task1 import read_annotations, score_prepared
 from tcm_d2.ops import nms_rotated
 from tcm_d2.structures.conversions import boxes_to_quads
+from tcm_d2.structures.detections import QuadDetections
 
 IOU_THRESHOLD = 0.5
 NMS_IOU = 0.1
 LARGEST_AP_DIFFERENCE = 1e-6
 
 
-def pair_by_pair(detections: Detections, objects: GroundTruths) -> float:
+def pair_by_pair(detections: QuadDetections, objects: GroundTruths) -> float:
     """Return the 11-point AP of one class by the devkit's algorithm, one pair at a time."""
     if objects.difficult.all():
         return float("nan")
@@ -99,7 +100,9 @@ def image_by_image(data: EvaluationSet, folder: Path) -> None:
     parts = data.patch_detections
     index_of = {image_id: index for index, image_id in enumerate(data.image_ids)}
     image_of_patch = np.array([index_of[image_id] for image_id in parts.image_ids])
-    boxes = parts.boxes.clone()
+    boxes = torch.from_numpy(parts.found.boxes.copy())
+    scores = torch.from_numpy(parts.found.scores)
+    class_ids = torch.from_numpy(parts.found.class_ids)
     boxes[:, :2] += torch.from_numpy(parts.origins_xy[parts.patch_index]).float()
     image_index = image_of_patch[parts.patch_index]
     order = np.argsort(image_index, kind="stable")
@@ -108,12 +111,12 @@ def image_by_image(data: EvaluationSet, folder: Path) -> None:
     for image_id, rows in zip(data.image_ids, np.split(order, ends[:-1])):
         row = torch.from_numpy(rows)
         for label in range(len(DOTA_V1_CLASSES)):
-            mine = row[parts.class_ids[row] == label]
+            mine = row[class_ids[row] == label]
             if not len(mine):
                 continue
-            kept = mine[nms_rotated(boxes[mine], parts.scores[mine], NMS_IOU)]
+            kept = mine[nms_rotated(boxes[mine], scores[mine], NMS_IOU)]
             quads = boxes_to_quads(boxes[kept]).reshape(-1, 8).tolist()
-            for score, quad in zip(parts.scores[kept].tolist(), quads):
+            for score, quad in zip(scores[kept].tolist(), quads):
                 numbers = " ".join(f"{value:.2f}" for value in quad)
                 lines[label].append(f"{image_id} {score:.9g} {numbers}\n")
     folder.mkdir(parents=True, exist_ok=True)

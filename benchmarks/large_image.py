@@ -137,14 +137,14 @@ def make_detector(args: argparse.Namespace) -> Any:
 
 def stub_windows(windows: Any) -> Any:
     """Answer with a hundred boxes per window, at places that depend on the pixels."""
-    from tcm_d2.inference.large_image import WindowDetections
+    from tcm_d2.structures.detections import BoxDetections
 
     found = []
     for window in windows:
         rng = np.random.default_rng(int(window[::64, ::64].sum()))
         height, width = window.shape[:2]
         boxes = rng.uniform([0, 0, 8, 8, -90], [width, height, 60, 30, 90], (100, 5))
-        found.append(WindowDetections(boxes, rng.uniform(0.1, 0.9, 100), rng.integers(0, 15, 100)))
+        found.append(BoxDetections(boxes, rng.uniform(0.1, 0.9, 100), rng.integers(0, 15, 100)))
     return found
 
 

@@ -76,9 +76,9 @@ def run(args: argparse.Namespace) -> int:
 
 def score(found: Any, classes: Any, annotations: Any, iou_threshold: float) -> float:
     """Return the mean AP in percent."""
-    from tcm_d2.evaluation.files.task_files import ClassDetections
     from tcm_d2.evaluation.scoring.task1 import evaluate_task1
     from tcm_d2.structures.conversions import boxes_to_quads
+    from tcm_d2.structures.detections import ClassDetections
 
     rows = {}
     for index, name in enumerate(classes):

@@ -102,8 +102,8 @@ def views_of_images(
 
 def task1_rows(merged: dict[str, Instances], classes: tuple[str, ...]) -> dict[str, Any]:
     """Return result rows by class name."""
-    from tcm_d2.evaluation.files.task_files import ClassDetections
     from tcm_d2.structures.conversions import boxes_to_quads
+    from tcm_d2.structures.detections import ClassDetections
 
     rows = {}
     for index, name in enumerate(classes):

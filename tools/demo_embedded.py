@@ -20,8 +20,9 @@ import numpy as np
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import read_label
 from tcm_d2.data.images import read_image
-from tcm_d2.evaluation.files.task_files import ClassDetections, read_task1
+from tcm_d2.evaluation.files.task_files import read_task1
 from tcm_d2.structures.conversions import quads_to_boxes
+from tcm_d2.structures.detections import ClassDetections
 from tcm_d2.visualize.draw import draw_comparison, make_contact_sheet, save_image
 
 TOOLS_DIR = Path(__file__).resolve().parent

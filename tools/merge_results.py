@@ -30,13 +30,14 @@ from tcm_d2.evaluation.dota_evaluator import rows_by_class
 from tcm_d2.evaluation.files.image_ids import describe_escaped_ids, read_image_list
 from tcm_d2.evaluation.files.lint import lint_results
 from tcm_d2.evaluation.files.rows import TASKS
-from tcm_d2.evaluation.files.task_files import ClassDetections, read_task1, write_submission
+from tcm_d2.evaluation.files.task_files import read_task1, write_submission
 from tcm_d2.evaluation.merge import (
     NAME_STYLES,
     load_patch_detections,
     merge_patch_detections,
     merge_task1,
 )
+from tcm_d2.structures.detections import ClassDetections
 
 logger = logging.getLogger("merge_results")
 
@@ -111,14 +112,14 @@ def merge(args: argparse.Namespace, classes: list[str]) -> tuple[int, dict[str, 
     """Return the number of rows on patches, and the merged rows by class."""
     if args.detections.suffix == ".npz":
         patches = load_patch_detections(args.detections)
-        largest = int(patches.class_ids.max()) if len(patches.class_ids) else -1
+        largest = int(patches.found.class_ids.max(initial=-1))
         if largest >= len(classes):
             raise ValueError(
                 f"--classes: expected at least {largest + 1} names for the labels in "
                 f"{args.detections}, got {len(classes)}"
             )
         merged = merge_patch_detections(patches, iou_threshold=args.nms_iou)
-        return len(patches.scores), rows_by_class(merged, classes=classes)
+        return len(patches.found), rows_by_class(merged, classes=classes)
     rows = read_task1(args.detections)
     merged_rows = merge_task1(rows, iou_threshold=args.nms_iou, name_style=args.patch_names)
     return sum(len(part.scores) for part in rows.values()), merged_rows

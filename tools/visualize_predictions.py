@@ -26,13 +26,14 @@ import torch
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import list_labels, read_label
 from tcm_d2.data.images import list_images, read_image
-from tcm_d2.evaluation.files.task_files import ClassDetections, read_task1
+from tcm_d2.evaluation.files.task_files import read_task1
 from tcm_d2.inference.find_files import find_sources
 from tcm_d2.inference.model_images import to_model_image
 from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.score_maps import compute_score_maps
 from tcm_d2.inference.speed import make_fast
 from tcm_d2.structures.conversions import quads_to_boxes
+from tcm_d2.structures.detections import ClassDetections
 from tcm_d2.visualize import (
     draw_boxes,
     draw_class_score_maps,

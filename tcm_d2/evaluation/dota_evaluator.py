@@ -19,14 +19,8 @@ from tcm_d2.evaluation.analysis.export import export_evaluation
 from tcm_d2.evaluation.analysis.result import EvaluationResult, analyze_evaluation
 from tcm_d2.evaluation.dict_annotations import annotations_from_dicts
 from tcm_d2.evaluation.files.image_ids import describe_escaped_ids
-from tcm_d2.evaluation.files.task_files import (
-    ClassDetections,
-    read_task1,
-    write_submission,
-)
+from tcm_d2.evaluation.files.task_files import read_task1, write_submission
 from tcm_d2.evaluation.merge import (
-    MergedDetections,
-    PatchDetections,
     concatenate_patch_detections,
     merge_patch_detections,
     save_patch_detections,
@@ -38,6 +32,12 @@ from tcm_d2.evaluation.scoring.task1 import (
     read_annotations,
 )
 from tcm_d2.structures.conversions import boxes_to_quads
+from tcm_d2.structures.detections import (
+    BoxDetections,
+    ClassDetections,
+    ImageDetections,
+    PatchDetections,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
 
     ``output_dir`` receives, in this order: ``patch_detections.npz`` (all that was predicted, so
     that a failure later loses nothing), ``Task1/Task1_<class>.txt``, ``Task1.zip``, ``ap.json``
-    and ``analysis/`` (see ``result_export``).
+    and ``analysis/`` (see ``analysis.export``).
     What is scored are the written files read back, so that scoring them again gives the same
     numbers to the last digit.
 
@@ -191,8 +191,8 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
         logger.info(
             "%s: %d detections on patches, %d after merging into %d images; submission in %s",
             self._dataset_name,
-            len(detections.scores),
-            len(merged.scores),
+            len(detections.found),
+            len(merged.found),
             len(merged.image_ids),
             zip_path,
         )
@@ -224,29 +224,28 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
             logger.exception("the analysis in %s could not be written", folder)
 
     def _to_patch_detections(self, entry: Mapping[str, Any], instances: Any) -> PatchDetections:
-        boxes = instances.pred_boxes.tensor.detach().to("cpu", torch.float32)
-        scores = instances.scores.detach().to("cpu", torch.float32)
-        class_ids = instances.pred_classes.detach().to("cpu", torch.int64)
-        finite = boxes.isfinite().all(dim=1) & scores.isfinite()
+        found = BoxDetections(
+            instances.pred_boxes.tensor.detach().to("cpu", torch.float32).numpy(),
+            instances.scores.detach().to("cpu", torch.float32).numpy(),
+            instances.pred_classes.detach().to("cpu", torch.int64).numpy(),
+        )
+        finite = np.isfinite(found.boxes).all(axis=1) & np.isfinite(found.scores)
         self._num_not_finite += int((~finite).sum())
-        boxes, scores, class_ids = boxes[finite], scores[finite], class_ids[finite]
-        if len(class_ids) and not 0 <= int(class_ids.min()) <= int(class_ids.max()) < len(
-            self._classes
-        ):
+        found = found.select(finite)
+        class_ids, num_classes = found.class_ids, len(self._classes)
+        if len(found) and not 0 <= int(class_ids.min()) <= int(class_ids.max()) < num_classes:
             raise ValueError(
-                f"pred_classes: expected 0..{len(self._classes) - 1} (data set "
-                f"{self._dataset_name!r} has {len(self._classes)} classes), got "
-                f"{int(class_ids.min())}..{int(class_ids.max())}; set the model's number of classes"
+                f"pred_classes: expected 0..{num_classes - 1} (data set {self._dataset_name!r} has "
+                f"{num_classes} classes), got {int(class_ids.min())}..{int(class_ids.max())}; set "
+                "the model's number of classes"
             )
         return PatchDetections(
             patch_ids=[str(entry["image_id"])],
             image_ids=[str(entry["source_image_id"])],
             origins_xy=np.array([entry["patch_origin_xy"]], dtype=np.float64).reshape(1, 2),
             scales=np.array([entry["patch_scale"]], dtype=np.float64),
-            patch_index=np.zeros(len(scores), dtype=np.int64),
-            boxes=boxes,
-            scores=scores,
-            class_ids=class_ids,
+            patch_index=np.zeros(len(found), dtype=np.int64),
+            found=found,
         )
 
     def _warn_about_detections(self, detections: PatchDetections, num_not_finite: int) -> None:
@@ -265,12 +264,10 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
             )
 
 
-def rows_by_class(
-    merged: MergedDetections, *, classes: Sequence[str]
-) -> dict[str, ClassDetections]:
+def rows_by_class(merged: ImageDetections, *, classes: Sequence[str]) -> dict[str, ClassDetections]:
     """Return merged detections as Task1 rows, keyed by class name, each class in merged order."""
-    quads = boxes_to_quads(merged.boxes).numpy()
-    scores, class_ids = merged.scores.numpy(), merged.class_ids.numpy()
+    scores, class_ids = merged.found.scores, merged.found.class_ids
+    quads = boxes_to_quads(torch.from_numpy(merged.found.boxes)).numpy()
     rows = {}
     for class_id, name in enumerate(classes):
         mine = np.flatnonzero(class_ids == class_id)

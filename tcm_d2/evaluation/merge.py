@@ -1,10 +1,10 @@
 """Bring detections from patches to whole images and suppress duplicates in the overlaps.
 
 A patch cut at ``origin_xy`` from the image resized by ``scale`` shows source pixels
-``(patch + origin_xy) / scale``. Two doors, one rule (greedy NMS per image and class, suppress when
+``(patch + origin_xy) / scale``. Two inputs, one rule (greedy NMS per image and class, suppress when
 IoU > threshold, float64, no class offsets): boxes from our own detector, quads from result files.
 
-Letters: P patches, M detections in them, K detections kept.
+Letters: M detections.
 """
 
 from __future__ import annotations
@@ -13,16 +13,23 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from tcm_d2.evaluation.files.task_files import ClassDetections
-from tcm_d2.evaluation.scoring.quad_iou import FloatArray, IntArray, nms_quads
+from tcm_d2.evaluation.scoring.quad_iou import nms_quads
 from tcm_d2.files import write_bytes_atomically
+from tcm_d2.structures.arrays import FloatArray, IntArray
 from tcm_d2.structures.conversions import boxes_to_quads
+from tcm_d2.structures.detections import (
+    BoxDetections,
+    ClassDetections,
+    ImageDetections,
+    PatchDetections,
+    concatenate_boxes,
+)
 
 NameStyle = Literal["auto", "rate", "size"]
 NAME_STYLES: tuple[str, ...] = ("auto", "rate", "size")
@@ -35,48 +42,6 @@ _PATCH_NAME = re.compile(
 _SMALLEST_SIZE_PX = 16
 
 
-class PatchDetections(NamedTuple):
-    """Detections of many patches as flat arrays.
-
-    Attributes:
-        patch_ids: [P].
-        image_ids: [P] the image each patch was cut from.
-        origins_xy: (P, 2) float64, pixels of the resized image.
-        scales: (P,) float64, resized / source.
-        patch_index: (M,) int64, the patch of each detection.
-        boxes: (M, 5) cx, cy, w, h, angle_deg, patch pixels.
-        scores: (M,).
-        class_ids: (M,) int64.
-    """
-
-    patch_ids: list[str]
-    image_ids: list[str]
-    origins_xy: FloatArray
-    scales: FloatArray
-    patch_index: IntArray
-    boxes: Tensor
-    scores: Tensor
-    class_ids: Tensor
-
-
-class MergedDetections(NamedTuple):
-    """Detections in whole images, ordered by image, then by descending score.
-
-    Attributes:
-        image_ids: sorted; also images in whose patches nothing was found.
-        image_index: (K,) int64 into ``image_ids``.
-        boxes: (K, 5) float64, source image pixels.
-        scores: (K,) float64.
-        class_ids: (K,) int64.
-    """
-
-    image_ids: list[str]
-    image_index: IntArray
-    boxes: Tensor
-    scores: Tensor
-    class_ids: Tensor
-
-
 class PatchName(NamedTuple):
     """What a patch name says: its image, where it was cut, and how the image was resized."""
 
@@ -85,9 +50,7 @@ class PatchName(NamedTuple):
     scale: float
 
 
-def merge_patch_detections(
-    detections: PatchDetections, *, iou_threshold: float
-) -> MergedDetections:
+def merge_patch_detections(detections: PatchDetections, *, iou_threshold: float) -> ImageDetections:
     """Move boxes into their images and apply rotated NMS per image and class, in float64.
 
     Args:
@@ -113,23 +76,19 @@ def merge_patch_detections(
 
     order = np.argsort(rank_of_patch[detections.patch_index], kind="stable")
     patch_index = detections.patch_index[order]
-    boxes = _to_image(detections, torch.from_numpy(order), patch_index)
-    scores = detections.scores[order].to(torch.float64)
-    class_ids = detections.class_ids[order]
+    found = detections.found.select(order)
+    boxes = _to_image(detections, found.boxes, patch_index)
+    scores = found.scores.astype(np.float64)
     image_index = image_of_patch[patch_index]
 
     # One group for each class of each image; classes may have any label.
-    _, label = np.unique(class_ids.numpy(), return_inverse=True)
+    _, label = np.unique(found.class_ids, return_inverse=True)
     group = image_index * (int(label.max(initial=0)) + 1) + label
-    keep = torch.from_numpy(
-        nms_quads(
-            boxes_to_quads(boxes).numpy(), scores.numpy(), group=group, iou_threshold=iou_threshold
-        )
-    )
-    keep = keep[torch.argsort(torch.from_numpy(image_index)[keep], stable=True)]
-    return MergedDetections(
-        image_ids, image_index[keep.numpy()], boxes[keep], scores[keep], class_ids[keep]
-    )
+    quads = boxes_to_quads(torch.from_numpy(boxes)).numpy()
+    keep = nms_quads(quads, scores, group=group, iou_threshold=iou_threshold)
+    keep = keep[np.argsort(image_index[keep], kind="stable")]
+    merged = BoxDetections(boxes, scores, found.class_ids).select(keep)
+    return ImageDetections(image_ids, image_index[keep], merged)
 
 
 def merge_task1(
@@ -213,9 +172,9 @@ def save_patch_detections(path: str | Path, detections: PatchDetections) -> None
         origins_xy=detections.origins_xy,
         scales=detections.scales,
         patch_index=detections.patch_index,
-        boxes=detections.boxes.numpy(),
-        scores=detections.scores.numpy(),
-        class_ids=detections.class_ids.numpy(),
+        boxes=detections.found.boxes,
+        scores=detections.found.scores,
+        class_ids=detections.found.class_ids,
     )
     write_bytes_atomically(path, buffer.getvalue())
 
@@ -235,9 +194,7 @@ def load_patch_detections(path: str | Path) -> PatchDetections:
                 origins_xy=arrays["origins_xy"],
                 scales=arrays["scales"],
                 patch_index=arrays["patch_index"],
-                boxes=torch.from_numpy(arrays["boxes"]),
-                scores=torch.from_numpy(arrays["scores"]),
-                class_ids=torch.from_numpy(arrays["class_ids"]),
+                found=BoxDetections(arrays["boxes"], arrays["scores"], arrays["class_ids"]),
             )
     except FileNotFoundError:
         raise
@@ -259,7 +216,7 @@ def concatenate_patch_detections(parts: Sequence[PatchDetections]) -> PatchDetec
     patch_index = np.concatenate(
         [np.empty(0, np.int64)] + [p.patch_index + n for p, n in zip(parts, num_patches)]
     )
-    known = torch.from_numpy(np.flatnonzero(new_index[patch_index] >= 0))
+    known = np.flatnonzero(new_index[patch_index] >= 0)
     image_ids = [image_id for part in parts for image_id in part.image_ids]
     origins_xy = np.concatenate([np.empty((0, 2))] + [part.origins_xy for part in parts])
     scales = np.concatenate([np.empty(0)] + [part.scales for part in parts])
@@ -268,21 +225,19 @@ def concatenate_patch_detections(parts: Sequence[PatchDetections]) -> PatchDetec
         image_ids=[image_ids[index] for index in firsts.tolist()],
         origins_xy=origins_xy[firsts],
         scales=scales[firsts],
-        patch_index=new_index[patch_index[known.numpy()]],
-        boxes=torch.cat([torch.empty(0, 5)] + [part.boxes for part in parts])[known],
-        scores=torch.cat([torch.empty(0)] + [part.scores for part in parts])[known],
-        class_ids=torch.cat(
-            [torch.empty(0, dtype=torch.int64)] + [part.class_ids for part in parts]
-        )[known],
+        patch_index=new_index[patch_index[known]],
+        found=concatenate_boxes([part.found for part in parts]).select(known),
     )
 
 
-def _to_image(detections: PatchDetections, order: Tensor, patch_index: IntArray) -> Tensor:
-    """Return the boxes ``order`` in source image pixels, (M, 5) float64."""
-    boxes = detections.boxes[order].to(torch.float64)
-    origin = torch.from_numpy(detections.origins_xy[patch_index])  # (M, 2)
-    scale = torch.from_numpy(detections.scales[patch_index])[:, None]
-    return torch.cat([(boxes[:, :2] + origin) / scale, boxes[:, 2:4] / scale, boxes[:, 4:]], dim=1)
+def _to_image(
+    detections: PatchDetections, boxes: NDArray[Any], patch_index: IntArray
+) -> FloatArray:
+    """Return boxes (M, 5) of the patches ``patch_index`` (M,) in pixels of their images."""
+    moved = boxes.astype(np.float64)
+    moved[:, :2] += detections.origins_xy[patch_index]
+    moved[:, :4] /= detections.scales[patch_index][:, None]
+    return moved
 
 
 def _to_text_array(texts: Sequence[str]) -> np.ndarray:

@@ -10,12 +10,12 @@ import torch
 
 from tcm_d2.data.dota.labels import DotaObject
 from tcm_d2.evaluation.scoring.average_precision import (
-    Detections,
     GroundTruths,
     match_detections,
     score_matches,
 )
 from tcm_d2.structures.conversions import boxes_to_quads, quads_to_boxes
+from tcm_d2.structures.detections import QuadDetections
 
 IOU_THRESHOLD = 0.5
 # Eleven times 1 / 11 is not exactly 1.
@@ -70,7 +70,7 @@ def score_ground_truth(
         quads = quads.reshape(-1, _NUM_CORNERS, 2)
         difficult = np.array([obj.difficult != 0 for _, obj in rows], dtype=bool)
         truths = GroundTruths(image_index, quads, difficult)
-        detections = Detections(image_index, quads, np.ones(len(rows)))
+        detections = QuadDetections(image_index, quads, np.ones(len(rows)))
         matches = match_detections(detections, truths, min_iou=IOU_THRESHOLD)
         scored = score_matches(detections, truths, matches, iou_threshold=IOU_THRESHOLD)
         result.ap[name] = scored.ap
@@ -83,7 +83,7 @@ def score_ground_truth(
             else:
                 result.faults.append(f"{what} has the place of another object: written twice?")
         boxes = boxes_to_quads(quads_to_boxes(torch.from_numpy(quads)))
-        fitted = Detections(image_index, boxes.numpy(), np.ones(len(rows)))
+        fitted = QuadDetections(image_index, boxes.numpy(), np.ones(len(rows)))
         near = match_detections(fitted, truths, min_iou=IOU_THRESHOLD)
         result.num_poor_boxes += int((near.best_iou <= IOU_THRESHOLD).sum())
     return result

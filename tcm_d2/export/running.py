@@ -1,4 +1,4 @@
-"""Run an exported detector and turn its outputs into boxes, with numpy alone.
+"""Run an exported detector and turn its outputs into boxes, by numpy.
 
 Letters: N images, R locations of one image over all levels, K classes, Q candidates, M detections.
 """
@@ -9,31 +9,18 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tcm_d2.export.rotated_nms import nms_rotated
+from tcm_d2.structures.detections import BoxDetections
 
 Array = NDArray[Any]
 # images (N, 3, H, W) float32 -> outputs in the order of the metadata's "outputs".
 Run = Callable[[Array], Sequence[Array]]
 METADATA_KEY = "tcm_d2"
-
-
-class Detections(NamedTuple):
-    """What was found in one image, best first.
-
-    Attributes:
-        boxes: (M, 5) float32 cx, cy, w, h in image pixels, angle_deg counter-clockwise on screen.
-        scores: (M,) float32.
-        classes: (M,) int64 indices into the class names.
-    """
-
-    boxes: Array
-    scores: Array
-    classes: Array
 
 
 class ExportedDetector:
@@ -88,8 +75,8 @@ class ExportedDetector:
 
     def __call__(
         self, images: Sequence[Array], *, score_threshold: float | None = None
-    ) -> list[Detections]:
-        """Return the detections of each image.
+    ) -> list[BoxDetections]:
+        """Return the detections of each image, in its pixels, best first.
 
         Args:
             images: (H, W, 3) uint8 or float arrays, values 0..255, in the metadata's channel order
@@ -105,12 +92,12 @@ class ExportedDetector:
                 raise ValueError(f"images: expected shape (H, W, 3), got {image.shape}")
         threshold = self.metadata["score_threshold"] if score_threshold is None else score_threshold
         at_a_time = self.metadata["batch_size"] or max(len(images), 1)
-        found: list[Detections] = []
+        found: list[BoxDetections] = []
         for start in range(0, len(images), at_a_time):
             found += self._run_batch(images[start : start + at_a_time], threshold)
         return found
 
-    def _run_batch(self, images: Sequence[Array], threshold: float) -> list[Detections]:
+    def _run_batch(self, images: Sequence[Array], threshold: float) -> list[BoxDetections]:
         sizes_hw = [image.shape[:2] for image in images]
         padded_hw = self._padded_hw(sizes_hw)
         outputs = self.run(self._batch(images, padded_hw))
@@ -148,7 +135,7 @@ class ExportedDetector:
         size_hw: tuple[int, int],
         padded_hw: tuple[int, int],
         score_threshold: float,
-    ) -> Detections:
+    ) -> BoxDetections:
         """Return the detections of one image from its outputs."""
         if "classes" in outputs:
             kept = outputs["scores"] > 0
@@ -160,7 +147,7 @@ class ExportedDetector:
             boxes[:, :2] = np.clip(boxes[:, :2], 0, limits)
         keep = nms_rotated(boxes, scores, classes, iou_threshold=self.metadata["nms_threshold"])
         keep = keep[: self.metadata["max_detections"]]
-        return Detections(boxes[keep], scores[keep], classes[keep])
+        return BoxDetections(boxes, scores, classes).select(keep)
 
     def _best_of_each_level(
         self, outputs: dict[str, Array], padded_hw: tuple[int, int], score_threshold: float

@@ -22,13 +22,14 @@ import numpy as np
 from tcm_d2.data.images import IMAGE_SUFFIXES
 from tcm_d2.data.raster_reader.kinds import VRT_SUFFIX
 from tcm_d2.evaluation.files.image_ids import describe_escaped_ids
-from tcm_d2.evaluation.files.task_files import ClassDetections, write_task1
+from tcm_d2.evaluation.files.task_files import write_task1
 from tcm_d2.files import write_bytes_atomically
 from tcm_d2.inference.detector import Detector
 from tcm_d2.inference.large_image import ResumeFile
 from tcm_d2.inference.rasters import open_scene
 from tcm_d2.inference.results import Detections, GeoJSONSystem
 from tcm_d2.messages import some_names
+from tcm_d2.structures.detections import ClassDetections
 from tcm_d2.visualize.draw import save_image
 
 logger = logging.getLogger(__name__)

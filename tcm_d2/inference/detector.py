@@ -22,12 +22,7 @@ from torch import nn
 from tcm_d2.config.defaults import get_tcm_config
 from tcm_d2.data.raster_reader.colors import UInt8Array
 from tcm_d2.inference.find_files import find_sources
-from tcm_d2.inference.large_image import (
-    ResumeFile,
-    WindowConfig,
-    WindowDetections,
-    detect_scene,
-)
+from tcm_d2.inference.large_image import ResumeFile, WindowConfig, detect_scene
 from tcm_d2.inference.model_images import ChannelOrder, to_model_image
 from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.rasters import Scene, array_scene, open_scene
@@ -35,6 +30,7 @@ from tcm_d2.inference.results import Detections
 from tcm_d2.inference.seams import SeamRule
 from tcm_d2.inference.speed import make_fast
 from tcm_d2.inference.tta import RotatedTTA, TTAConfig
+from tcm_d2.structures.detections import BoxDetections
 
 logger = logging.getLogger(__name__)
 
@@ -279,7 +275,7 @@ class Detector:
             read_options=dict(read_options or {}),
         )
 
-    def detect_windows(self, windows: Sequence[UInt8Array]) -> list[WindowDetections]:
+    def detect_windows(self, windows: Sequence[UInt8Array]) -> list[BoxDetections]:
         """Return the model's detections in windows, RGB (h, w, 3) uint8 of one size.
 
         Raises:
@@ -311,7 +307,7 @@ class Detector:
         return self.detect_windows(windows[:half]) + self.detect_windows(windows[half:])
 
     @torch.no_grad()
-    def _forward(self, windows: Sequence[UInt8Array]) -> list[WindowDetections]:
+    def _forward(self, windows: Sequence[UInt8Array]) -> list[BoxDetections]:
         inputs = []
         for window in windows:
             image = to_model_image(
@@ -328,7 +324,7 @@ class Detector:
         for output in self.model(inputs):
             instances = output["instances"]
             found.append(
-                WindowDetections(
+                BoxDetections(
                     instances.pred_boxes.tensor.double().cpu().numpy(),
                     instances.scores.double().cpu().numpy(),
                     instances.pred_classes.cpu().numpy(),

@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from tcm_d2.data.dota.windows import window_starts
@@ -30,25 +29,17 @@ from tcm_d2.files import write_bytes_atomically
 from tcm_d2.inference.rasters import Scene
 from tcm_d2.inference.seams import SEAM_RULES, SeamRule, merge_windows
 from tcm_d2.structures.angles import canonicalize_boxes
+from tcm_d2.structures.arrays import IntArray
+from tcm_d2.structures.detections import BoxDetections, concatenate_boxes
 
 logger = logging.getLogger(__name__)
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 # Seconds between two savings of what was found so far.
 SAVE_EVERY_S = 20.0
 
 
-class WindowDetections(NamedTuple):
-    """Detections of one window: boxes (m, 5) in its pixels, scores (m,), class_ids (m,)."""
-
-    boxes: FloatArray
-    scores: FloatArray
-    class_ids: IntArray
-
-
 # Windows RGB (h, w, 3) uint8 of one size -> detections of each.
-DetectWindows = Callable[[Sequence[UInt8Array]], list[WindowDetections]]
+DetectWindows = Callable[[Sequence[UInt8Array]], list[BoxDetections]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,21 +92,11 @@ class ResumeFile(NamedTuple):
     fingerprint: str
 
 
-class SceneDetections(NamedTuple):
-    """Merged detections in pixels of the picture, by descending score: (M, 5), (M,), (M,)."""
-
-    boxes: FloatArray
-    scores: FloatArray
-    class_ids: IntArray
-
-
-class _Found(NamedTuple):
+class _Progress(NamedTuple):
     """Detections of the first ``num_done`` windows, in pixels of the picture."""
 
     num_done: int
-    boxes: FloatArray
-    scores: FloatArray
-    class_ids: IntArray
+    found: BoxDetections
     window_index: IntArray
 
 
@@ -126,8 +107,8 @@ def detect_scene(
     *,
     show_progress: bool = False,
     resume: ResumeFile | None = None,
-) -> SceneDetections:
-    """Detect in all windows of a picture and merge what was found.
+) -> BoxDetections:
+    """Return what is found in a picture's windows, merged, by descending score, in its pixels.
 
     The next windows are read while the model works. An interruption of any kind leaves what was
     found so far in the resume file, and the next call goes on from there.
@@ -144,8 +125,8 @@ def detect_scene(
     """
     windows = make_windows(scene.size_hw, config)
     scene.plan_windows((int(windows[0, 3] - windows[0, 1]), int(windows[0, 2] - windows[0, 0])))
-    found = [_load(resume)] if resume is not None else []
-    num_done = found[0].num_done if found else 0
+    parts = [_load(resume)] if resume is not None else []
+    num_done = parts[0].num_done if parts else 0
     last_saved = time.monotonic()
     bar = tqdm(
         total=len(windows),
@@ -160,7 +141,7 @@ def detect_scene(
     try:
         with bar, reader as batches:
             for batch_windows, pictures in batches:
-                found.append(
+                parts.append(
                     _detect_batch(
                         detect_windows,
                         batch_windows,
@@ -172,18 +153,16 @@ def detect_scene(
                 num_done += len(batch_windows)
                 bar.update(len(batch_windows))
                 if resume is not None and time.monotonic() - last_saved > SAVE_EVERY_S:
-                    found = [_join(found)]
-                    _save(resume, found[0])
+                    parts = [_join(parts)]
+                    _save(resume, parts[0])
                     last_saved = time.monotonic()
     except BaseException:
         if resume is not None and num_done:
-            _save(resume, _join(found))
+            _save(resume, _join(parts))
         raise
-    everything = _join(found)
+    everything = _join(parts)
     report = merge_windows(
-        everything.boxes,
-        everything.scores,
-        everything.class_ids,
+        everything.found,
         window_index=everything.window_index,
         windows=windows,
         image_size_hw=scene.size_hw,
@@ -192,11 +171,9 @@ def detect_scene(
     )
     # Scores of doubted detections have fallen.
     keep = report.keep[report.scores >= config.score_threshold]
-    return SceneDetections(
-        canonicalize_boxes(torch.from_numpy(everything.boxes[keep])).numpy(),
-        report.scores[: len(keep)],
-        everything.class_ids[keep],
-    )
+    found = everything.found.select(keep)
+    boxes = canonicalize_boxes(torch.from_numpy(found.boxes)).numpy()
+    return BoxDetections(boxes, report.scores[: len(keep)], found.class_ids)
 
 
 def make_windows(size_hw: tuple[int, int], config: WindowConfig) -> IntArray:
@@ -239,59 +216,65 @@ def _detect_batch(
     *,
     first_window: int,
     score_threshold: float,
-) -> _Found:
+) -> _Progress:
     """Return what is found in some windows; those without data (None) are not looked at."""
     seen = [index for index, picture in enumerate(pictures) if picture is not None]
     shown = [picture for picture in pictures if picture is not None]
     parts = [_nothing(first_window + len(windows))]
     for index, one in zip(seen, detect_windows(shown) if shown else []):
-        kept = np.isfinite(one.boxes).all(axis=1) & (one.scores >= score_threshold)
-        boxes = one.boxes[kept].astype(np.float64)
+        kept = one.select(np.isfinite(one.boxes).all(axis=1) & (one.scores >= score_threshold))
+        boxes = kept.boxes.astype(np.float64)
         boxes[:, :2] += windows[index, :2]
-        window_index = np.full(len(boxes), first_window + index, dtype=np.int64)
-        parts.append(
-            _Found(0, boxes, one.scores[kept].astype(float), one.class_ids[kept], window_index)
-        )
+        found = BoxDetections(boxes, kept.scores.astype(np.float64), kept.class_ids)
+        window_index = np.full(len(found), first_window + index, dtype=np.int64)
+        parts.append(_Progress(0, found, window_index))
     return _join(parts)
 
 
-def _nothing(num_done: int) -> _Found:
+def _nothing(num_done: int) -> _Progress:
     no_ids = np.empty(0, dtype=np.int64)
-    return _Found(num_done, np.empty((0, 5)), np.empty(0), no_ids, no_ids)
+    return _Progress(num_done, BoxDetections(np.empty((0, 5)), np.empty(0), no_ids), no_ids)
 
 
-def _join(parts: Sequence[_Found]) -> _Found:
-    return _Found(
+def _join(parts: Sequence[_Progress]) -> _Progress:
+    return _Progress(
         max(part.num_done for part in parts),
-        np.concatenate([part.boxes for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-        np.concatenate([part.class_ids for part in parts]),
+        concatenate_boxes([part.found for part in parts]),
         np.concatenate([part.window_index for part in parts]),
     )
 
 
-def _save(resume: ResumeFile, found: _Found) -> None:
+def _save(resume: ResumeFile, progress: _Progress) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, fingerprint=np.array(resume.fingerprint), **found._asdict())
+    np.savez(
+        buffer,
+        fingerprint=np.array(resume.fingerprint),
+        num_done=progress.num_done,
+        boxes=progress.found.boxes,
+        scores=progress.found.scores,
+        class_ids=progress.found.class_ids,
+        window_index=progress.window_index,
+    )
     resume.path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomically(resume.path, buffer.getvalue())
 
 
-def _load(resume: ResumeFile) -> _Found:
+def _load(resume: ResumeFile) -> _Progress:
     """Return what a file of an earlier run holds; nothing if it is another run's or unreadable."""
     try:
         with np.load(resume.path, allow_pickle=False) as arrays:
             if str(arrays["fingerprint"]) != resume.fingerprint:
                 logger.info("%s: of another picture or other settings, not used", resume.path)
                 return _nothing(0)
-            found = _Found(
+            progress = _Progress(
                 int(arrays["num_done"]),
-                *(arrays[name] for name in ("boxes", "scores", "class_ids", "window_index")),
+                BoxDetections(arrays["boxes"], arrays["scores"], arrays["class_ids"]),
+                arrays["window_index"],
             )
     except FileNotFoundError:
         return _nothing(0)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         logger.warning("%s: cannot be read (%s), starting anew", resume.path, error)
         return _nothing(0)
-    logger.info("%s: going on after %d windows", resume.path, found.num_done)
-    return found
+    logger.info("%s: going on after %d windows", resume.path, progress.num_done)
+    return progress

@@ -7,32 +7,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tcm_d2.data.raster_reader.colors import UInt8Array
 from tcm_d2.data.raster_reader.geo_reference import GeoReference
-from tcm_d2.evaluation.files.task_files import ClassDetections
 from tcm_d2.inference.rasters import open_scene
+from tcm_d2.structures.arrays import FloatArray, IntArray
 from tcm_d2.structures.conversions import boxes_to_hboxes, boxes_to_quads
+from tcm_d2.structures.detections import BoxDetections, ClassDetections
 from tcm_d2.visualize.draw import draw_boxes
 
 logger = logging.getLogger(__name__)
 
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
 GeoJSONSystem = Literal["image", "wgs84"]
 
 # Longest side of a picture with the detections drawn into it.
 MAX_PICTURE_SIDE_PX = 4096
 
 
-@dataclass(frozen=True, kw_only=True)
-class Detections:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detections(BoxDetections):
     """Oriented boxes found in one picture, by descending score.
 
     Coordinates are pixels of the picture as it was read, x to the right and y down; (0, 0) is the
@@ -62,9 +60,6 @@ class Detections:
     read_options: Mapping[str, Any] = field(default_factory=dict)
     _image: UInt8Array | None = field(default=None, repr=False, compare=False)
 
-    def __len__(self) -> int:
-        return len(self.scores)
-
     @property
     def quads(self) -> FloatArray:
         """Corner points (M, 4, 2) of the boxes, x before y."""
@@ -81,16 +76,6 @@ class Detections:
     def class_names(self) -> list[str]:
         """The class name of each detection."""
         return [self.classes[index] for index in self.class_ids.tolist()]
-
-    def select(self, keep: Any) -> Detections:
-        """Return the detections that a mask or indices choose."""
-        chosen = np.arange(len(self))[keep]
-        return replace(
-            self,
-            boxes=self.boxes[chosen],
-            scores=self.scores[chosen],
-            class_ids=self.class_ids[chosen],
-        )
 
     def above(self, score_threshold: float) -> Detections:
         """Return the detections with at least this score."""

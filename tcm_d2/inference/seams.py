@@ -24,17 +24,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from shapely import STRtree, box
 
 from tcm_d2.ops import paired_iou_rotated
+from tcm_d2.structures.arrays import BoolArray, FloatArray, IntArray
 from tcm_d2.structures.conversions import boxes_to_hboxes
+from tcm_d2.structures.detections import BoxDetections
 
 SeamRule = Literal["whole", "nms"]
 SEAM_RULES: tuple[str, ...] = ("whole", "nms")
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 
 # A cut detection is a piece of another when more than this part of it lies inside.
 _PIECE_IOF = 0.5
@@ -75,9 +73,7 @@ class _Pairs(NamedTuple):
 
 
 def merge_windows(
-    boxes: FloatArray,
-    scores: FloatArray,
-    class_ids: IntArray,
+    found: BoxDetections,
     *,
     window_index: IntArray,
     windows: IntArray,
@@ -88,9 +84,7 @@ def merge_windows(
     """Return which detections to keep.
 
     Args:
-        boxes: (M, 5) image pixels, finite.
-        scores: (M,).
-        class_ids: (M,).
+        found: M finite boxes of all windows, image pixels.
         window_index: (M,) the window of each detection.
         windows: (W, 4) x1, y1, x2, y2 in image pixels, all of one size, a full grid.
         image_size_hw: size of the whole image.
@@ -102,7 +96,8 @@ def merge_windows(
     """
     if rule not in SEAM_RULES:
         raise ValueError(f"seam_rule: expected one of {SEAM_RULES}, got {rule!r}")
-    num_boxes = len(boxes)
+    boxes, scores, class_ids = found.boxes, found.scores, found.class_ids
+    num_boxes = len(found)
     is_cut, is_seen_whole = np.zeros(num_boxes, dtype=bool), np.zeros(num_boxes, dtype=bool)
     if rule == "whole" and num_boxes:
         free = _free_areas(windows, image_size_hw, seam_margin_px(windows))  # (W, 4)

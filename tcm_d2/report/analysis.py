@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from tcm_d2.evaluation.analysis.numbers import Bin, count_confusion
 from tcm_d2.evaluation.analysis.result import OUTCOMES, EvaluationResult, analyze_evaluation
-from tcm_d2.evaluation.files.rows import ClassDetections
 from tcm_d2.evaluation.scoring.average_precision import ClassResult, Metric, mean_ap
 from tcm_d2.evaluation.scoring.protocols import Annotations, Rules, prepare_evaluation
-from tcm_d2.evaluation.scoring.quad_iou import FloatArray, IntArray
+from tcm_d2.structures.arrays import FloatArray, IntArray
+from tcm_d2.structures.detections import ClassDetections
 
 # Outcomes of detections.
 HIT, FALSE, IGNORED = 0, 1, 2

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from tcm_d2.structures.arrays import BoolArray, FloatArray
+
 # Columns of x1, y1, x2, y2 that give the corners of an upright box, clockwise on screen.
 HBOX_CORNERS = [0, 1, 2, 1, 2, 3, 0, 3]
 
@@ -21,7 +21,7 @@ def signed_areas(polygons: FloatArray) -> FloatArray:
     return np.asarray(0.5 * cross.sum(axis=-1), dtype=np.float64)
 
 
-def quads_cross_themselves(quads: FloatArray) -> NDArray[np.bool_]:
+def quads_cross_themselves(quads: FloatArray) -> BoolArray:
     """Return (M,) bool: two opposite edges of quads (M, 4, 2) cut each other."""
     p0, p1, p2, p3 = (quads[:, i] for i in range(4))
     return np.asarray(_segments_cut(p0, p1, p2, p3) | _segments_cut(p1, p2, p3, p0))
@@ -39,7 +39,7 @@ def hboxes_to_quads(hboxes: FloatArray) -> FloatArray:
     return np.asarray(hboxes[:, HBOX_CORNERS].reshape(-1, 4, 2))
 
 
-def _segments_cut(a: FloatArray, b: FloatArray, c: FloatArray, d: FloatArray) -> NDArray[np.bool_]:
+def _segments_cut(a: FloatArray, b: FloatArray, c: FloatArray, d: FloatArray) -> BoolArray:
     """Return (M,) bool: segments a-b and c-d, points (M, 2), cross in their interiors."""
     return np.asarray((_side(a, b, c) * _side(a, b, d) < 0) & (_side(c, d, a) * _side(c, d, b) < 0))
 

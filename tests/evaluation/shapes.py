@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tcm_d2.evaluation.files.task_files import ClassDetections
-from tcm_d2.evaluation.scoring.quad_iou import FloatArray
+from tcm_d2.structures.arrays import FloatArray
+from tcm_d2.structures.detections import ClassDetections
 
 
 def upright_quad(x: float, y: float, width: float, height: float) -> list[list[float]]:

@@ -122,7 +122,7 @@ def test_predictions_are_merged_scored_and_written(register: Any, tmp_path: Path
     assert analysis["classes"]["plane"]["num_true"] == 1
     assert len(json.loads((out / "analysis" / "matches.json").read_text())["images"]) == 2
     kept = load_patch_detections(out / "patch_detections.npz")
-    assert kept.patch_ids == list(PATCHES) and len(kept.scores) == 3
+    assert kept.patch_ids == list(PATCHES) and len(kept.found) == 3
 
 
 def test_scale_of_a_patch_is_undone(register: Any, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_predictions_survive_a_failure(
     with pytest.raises(RuntimeError, match="no space left"):
         run(evaluator, list(PATCHES))
     assert "the predictions are kept in" in caplog.text
-    assert len(load_patch_detections(tmp_path / "out" / "patch_detections.npz").scores) == 3
+    assert len(load_patch_detections(tmp_path / "out" / "patch_detections.npz").found) == 3
 
 
 def test_analysis_is_optional_and_its_failure_keeps_the_ap(

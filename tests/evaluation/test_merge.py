@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from tcm_d2.evaluation.merge import (
-    PatchDetections,
     concatenate_patch_detections,
     load_patch_detections,
     merge_patch_detections,
@@ -17,6 +15,7 @@ from tcm_d2.evaluation.merge import (
     parse_patch_name,
     save_patch_detections,
 )
+from tcm_d2.structures.detections import BoxDetections, PatchDetections
 from tests.evaluation.shapes import class_rows, upright_quad
 
 
@@ -36,25 +35,27 @@ def one_patch(
         np.array([origin_xy], dtype=np.float64),
         np.array([scale], dtype=np.float64),
         np.zeros(len(scores), dtype=np.int64),
-        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 5),
-        torch.tensor(scores, dtype=torch.float32),
-        torch.tensor(class_ids or [0] * len(scores), dtype=torch.int64),
+        BoxDetections(
+            np.array(boxes, np.float32).reshape(-1, 5),
+            np.array(scores, np.float32),
+            np.array(class_ids or [0] * len(scores), np.int64),
+        ),
     )
 
 
 def test_boxes_move_by_origin_and_scale() -> None:
     patch = one_patch("a", "P1", [[10, 20, 8, 4, 30]], [0.5], origin_xy=(100, 200), scale=0.5)
     merged = merge_patch_detections(patch, iou_threshold=0.1)
-    assert merged.boxes.dtype == torch.float64
-    assert merged.boxes.tolist() == [[220.0, 440.0, 16.0, 8.0, 30.0]]
+    assert merged.found.boxes.dtype == np.float64
+    assert merged.found.boxes.tolist() == [[220.0, 440.0, 16.0, 8.0, 30.0]]
 
 
 def test_duplicates_of_the_overlap_are_suppressed_and_the_better_stays() -> None:
     left = one_patch("P1__0", "P1", [[900, 50, 40, 20, 0]], [0.6])
     right = one_patch("P1__1", "P1", [[76, 50, 40, 20, 0]], [0.8], origin_xy=(824, 0))
     merged = merge_patch_detections(concatenate_patch_detections([left, right]), iou_threshold=0.1)
-    assert merged.boxes.tolist() == [[900, 50, 40, 20, 0]]
-    assert merged.scores.tolist() == pytest.approx([0.8])
+    assert merged.found.boxes.tolist() == [[900, 50, 40, 20, 0]]
+    assert merged.found.scores.tolist() == pytest.approx([0.8])
 
 
 def test_classes_and_images_do_not_suppress_each_other() -> None:
@@ -67,15 +68,15 @@ def test_classes_and_images_do_not_suppress_each_other() -> None:
     merged = merge_patch_detections(concatenate_patch_detections(parts), iou_threshold=0.1)
     assert merged.image_ids == ["P0", "P1", "P2"]
     assert merged.image_index.tolist() == [1, 1, 2]
-    assert merged.class_ids.tolist() == [0, 1, 0]
+    assert merged.found.class_ids.tolist() == [0, 1, 0]
 
 
 def test_far_boxes_with_negative_centres_keep_their_precision() -> None:
     boxes = [[-0.02, 0, 0.1, 0.1, 0], [0.10, 0, 0.1, 0.1, 0]]
     patch = one_patch("a", "P1", boxes, [0.9, 0.8], origin_xy=(20000, 20000))
     merged = merge_patch_detections(patch, iou_threshold=0.1)
-    assert len(merged.scores) == 2
-    assert merged.boxes[:, 0].tolist() == pytest.approx([19999.98, 20000.10], abs=1e-6)
+    assert len(merged.found.scores) == 2
+    assert merged.found.boxes[:, 0].tolist() == pytest.approx([19999.98, 20000.10], abs=1e-6)
 
 
 def test_result_does_not_depend_on_the_order_of_the_patches() -> None:
@@ -95,8 +96,10 @@ def test_result_does_not_depend_on_the_order_of_the_patches() -> None:
         parts.append(one_patch(f"p{index}", f"P{index % 2}", boxes.tolist(), scores.tolist()))
     first = merge_patch_detections(concatenate_patch_detections(parts), iou_threshold=0.1)
     second = merge_patch_detections(concatenate_patch_detections(parts[::-1]), iou_threshold=0.1)
-    assert 0 < len(first.scores) < 180
-    assert torch.equal(first.boxes, second.boxes) and torch.equal(first.scores, second.scores)
+    assert 0 < len(first.found.scores) < 180
+    assert np.array_equal(first.found.boxes, second.found.boxes) and np.array_equal(
+        first.found.scores, second.found.scores
+    )
 
 
 def test_a_patch_seen_twice_counts_once() -> None:
@@ -104,13 +107,13 @@ def test_a_patch_seen_twice_counts_once() -> None:
     other = one_patch("b", "P1", [[40, 10, 5, 5, 0]], [0.4])
     both = concatenate_patch_detections([patch, other, patch])
     assert both.patch_ids == ["a", "b"] and both.patch_index.tolist() == [0, 1]
-    assert both.scores.tolist() == pytest.approx([0.5, 0.4])
+    assert both.found.scores.tolist() == pytest.approx([0.5, 0.4])
 
 
 def test_nothing_merges_to_nothing(tmp_path: Path) -> None:
     nothing = concatenate_patch_detections([])
     merged = merge_patch_detections(nothing, iou_threshold=0.1)
-    assert merged.image_ids == [] and merged.boxes.shape == (0, 5)
+    assert merged.image_ids == [] and merged.found.boxes.shape == (0, 5)
     save_patch_detections(tmp_path / "none.npz", nothing)
     assert load_patch_detections(tmp_path / "none.npz").patch_ids == []
 
@@ -126,7 +129,7 @@ def test_saved_patches_are_loaded_again(tmp_path: Path) -> None:
     again = load_patch_detections(tmp_path / "d.npz")
     assert again.patch_ids == ["a"] and again.image_ids == ["P1"]
     assert again.origins_xy.tolist() == [[7.0, 8.0]] and again.scales.tolist() == [0.5]
-    assert torch.equal(again.boxes, patch.boxes)
+    assert np.array_equal(again.found.boxes, patch.found.boxes)
 
 
 def test_loading_refuses_pickles_and_other_files(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from tcm_d2.export import files
 from tcm_d2.export.comparing import compare_outputs, corner_distances
 from tcm_d2.export.dense_model import DenseModel
 from tcm_d2.export.files import ExportError, export_metadata, save_onnx, save_program, trace
-from tcm_d2.export.running import Detections, ExportedDetector
+from tcm_d2.export.running import ExportedDetector
+from tcm_d2.structures.detections import BoxDetections
 from tests.checkpoint.detectors import small_detector
 
 onnx = pytest.importorskip("onnx", reason="the extra 'export' is not installed")
@@ -73,7 +74,7 @@ def predict(detector: nn.Module, images: list[np.ndarray]) -> list[Instances]:
         return [output["instances"] for output in detector(inputs)]
 
 
-def assert_same_boxes(found: list[Detections], expected: list[Instances]) -> None:
+def assert_same_boxes(found: list[BoxDetections], expected: list[Instances]) -> None:
     """Check the limits of the documentation: 0.1 px between corners, 0.001 between scores."""
     for ours, theirs in zip(found, expected, strict=True):
         assert len(theirs) > 5 and len(ours.boxes) == len(theirs)
@@ -81,7 +82,7 @@ def assert_same_boxes(found: list[Detections], expected: list[Instances]) -> Non
         for box, score, name in zip(
             theirs.pred_boxes.tensor.numpy(), theirs.scores.numpy(), theirs.pred_classes.numpy()
         ):
-            alike = (ours.classes == name) & (np.abs(ours.scores - score) < 1e-3)
+            alike = (ours.class_ids == name) & (np.abs(ours.scores - score) < 1e-3)
             boxes = ours.boxes[alike]
             assert corner_distances(boxes, box[None].repeat(len(boxes), 0)).min(initial=9) < 0.1
         assert (np.diff(ours.scores) <= 0).all()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from detectron2.modeling import build_model
 
-from tcm_d2.inference.large_image import WindowDetections
+from tcm_d2.structures.detections import BoxDetections
 from tests.engine.small_detector import small_config
 
 CLASSES = ("plane", "ship")
@@ -35,7 +35,7 @@ def noise_image(height: int, width: int, *, seed: int = 0) -> np.ndarray:
     return np.kron(coarse, np.ones((8, 8, 1)))[:height, :width].astype(np.uint8)
 
 
-def find_bright_pieces(windows: list[np.ndarray]) -> list[WindowDetections]:
+def find_bright_pieces(windows: list[np.ndarray]) -> list[BoxDetections]:
     """Stand in for a model: find bright upright rectangles, as far as each window shows them.
 
     The score is the grey value / 255 of the rectangle, so that each object has its own; a piece
@@ -51,7 +51,7 @@ def find_bright_pieces(windows: list[np.ndarray]) -> list[WindowDetections]:
             boxes.append([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, 0.0])
             scores.append(0.9 - 1e-5 * (x2 - x1) * (y2 - y1))
         found.append(
-            WindowDetections(
+            BoxDetections(
                 np.array(boxes, dtype=np.float64).reshape(-1, 5),
                 np.array(scores),
                 np.zeros(len(boxes), dtype=np.int64),

@@ -10,14 +10,9 @@ import numpy as np
 import pytest
 
 from tcm_d2.data.raster_reader.colors import UInt8Array
-from tcm_d2.inference.large_image import (
-    ResumeFile,
-    WindowConfig,
-    WindowDetections,
-    detect_scene,
-    make_windows,
-)
+from tcm_d2.inference.large_image import ResumeFile, WindowConfig, detect_scene, make_windows
 from tcm_d2.inference.rasters import ArrayScene, array_scene
+from tcm_d2.structures.detections import BoxDetections
 from tests.inference.small_run import find_bright_pieces
 
 CONFIG = WindowConfig(
@@ -43,7 +38,7 @@ class _Model:
     def __init__(self, dies_at: int | None = None) -> None:
         self.num_seen, self.largest_batch, self.dies_at = 0, 0, dies_at
 
-    def __call__(self, windows: Sequence[UInt8Array]) -> list[WindowDetections]:
+    def __call__(self, windows: Sequence[UInt8Array]) -> list[BoxDetections]:
         self.largest_batch = max(self.largest_batch, len(windows))
         self.num_seen += len(windows)
         if self.dies_at is not None and self.num_seen > self.dies_at:
@@ -92,7 +87,7 @@ def test_interruption_keeps_what_was_found_and_the_next_call_goes_on(tmp_path: P
     again = _Model()
     found = detect_scene(again, _scene(), CONFIG, resume=resume)
     assert again.num_seen == 10
-    for a, b in zip(expected, found):
+    for a, b in zip(vars(expected).values(), vars(found).values()):
         assert np.array_equal(a, b)
     # Another picture or other settings: from the start.
     other = _Model()
@@ -105,9 +100,9 @@ def test_interruption_keeps_what_was_found_and_the_next_call_goes_on(tmp_path: P
 
 
 def test_numbers_that_are_not_finite_are_left_out() -> None:
-    def model(windows: Sequence[UInt8Array]) -> list[WindowDetections]:
+    def model(windows: Sequence[UInt8Array]) -> list[BoxDetections]:
         boxes = np.array([[10.0, 10, 8, 4, 0], [np.nan, 10, 8, 4, 0], [30, 10, np.inf, 4, 0]])
-        return [WindowDetections(boxes, np.array([0.9, 0.9, 0.9]), np.array([0, 0, 0]))]
+        return [BoxDetections(boxes, np.array([0.9, 0.9, 0.9]), np.array([0, 0, 0]))]
 
     scene = array_scene(np.zeros((64, 64, 3), np.uint8), channel_order="RGB")
     assert detect_scene(model, scene, CONFIG).boxes.tolist() == [[10, 10, 8, 4, 0]]

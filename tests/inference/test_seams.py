@@ -10,6 +10,7 @@ from tcm_d2.inference.large_image import WindowConfig, detect_scene, make_window
 from tcm_d2.inference.rasters import array_scene
 from tcm_d2.inference.seams import SeamReport, SeamRule, merge_windows, seam_margin_px
 from tcm_d2.ops import batched_nms_rotated
+from tcm_d2.structures.detections import BoxDetections
 from tests.inference.small_run import find_bright_pieces
 
 CONFIG = WindowConfig(
@@ -91,9 +92,11 @@ def _merge(
     iou_threshold: float = 0.1,
 ) -> SeamReport:
     return merge_windows(
-        np.array(boxes, dtype=np.float64),
-        np.array(scores),
-        np.array(classes or [0] * len(boxes)),
+        BoxDetections(
+            np.array(boxes, dtype=np.float64),
+            np.array(scores),
+            np.array(classes or [0] * len(boxes)),
+        ),
         window_index=np.array(window_index),
         windows=WINDOWS,
         image_size_hw=(128, 192),
@@ -153,9 +156,7 @@ def test_plain_suppression_is_rotated_nms(threshold: float) -> None:
 
 def test_no_detections_and_unknown_rule() -> None:
     empty = {
-        "boxes": np.empty((0, 5)),
-        "scores": np.empty(0),
-        "class_ids": np.empty(0, dtype=np.int64),
+        "found": BoxDetections(np.empty((0, 5)), np.empty(0), np.empty(0, dtype=np.int64)),
         "window_index": np.empty(0, dtype=np.int64),
         "windows": make_windows((128, 192), CONFIG),
         "image_size_hw": (128, 192),

@@ -14,22 +14,18 @@ import pytest
 import torch
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
-from tcm_d2.evaluation.files.task_files import (
-    ClassDetections,
-    read_results,
-    read_task1,
-    write_results,
-)
-from tcm_d2.evaluation.merge import (
-    PatchDetections,
-    merge_patch_detections,
-    merge_task1,
-    parse_patch_name,
-)
-from tcm_d2.evaluation.scoring.average_precision import Detections, GroundTruths, evaluate_class
+from tcm_d2.evaluation.files.task_files import read_results, read_task1, write_results
+from tcm_d2.evaluation.merge import merge_patch_detections, merge_task1, parse_patch_name
+from tcm_d2.evaluation.scoring.average_precision import GroundTruths, evaluate_class
 from tcm_d2.evaluation.scoring.protocols import PROTOCOLS, Annotations, Rules
 from tcm_d2.evaluation.scoring.task1 import evaluate_results, evaluate_task1, read_annotations
 from tcm_d2.structures.conversions import boxes_to_quads, le90_to_boxes
+from tcm_d2.structures.detections import (
+    BoxDetections,
+    ClassDetections,
+    PatchDetections,
+    QuadDetections,
+)
 from tests.conftest import DATA_DIR
 
 GOLDEN = DATA_DIR / "golden"
@@ -120,7 +116,7 @@ def test_ap_is_mmrotates_on_the_same_boxes(rule: Any, key: str, metric: Any) -> 
     for class_id, name in enumerate(DOTA_V1_CLASSES):
         det, gt = arrays["det_label"] == class_id, arrays["gt_label"] == class_id
         result = evaluate_class(
-            Detections(
+            QuadDetections(
                 arrays["det_img"][det].astype(np.int64),
                 quads["det"].numpy()[det],
                 arrays["det_score"][det],
@@ -254,19 +250,21 @@ def test_merged_boxes_are_mmrotates(merge_expected: Path) -> None:
             np.array([name.origin_xy for name in names]),
             np.array([name.scale for name in names]),
             arrays["det_patch"].astype(np.int64),
-            le90_to_boxes(torch.from_numpy(arrays["det_rbox"])),
-            torch.from_numpy(arrays["det_score"]),
-            torch.from_numpy(arrays["det_label"].astype(np.int64)),
+            BoxDetections(
+                le90_to_boxes(torch.from_numpy(arrays["det_rbox"])).numpy(),
+                arrays["det_score"],
+                arrays["det_label"].astype(np.int64),
+            ),
         ),
         iou_threshold=0.1,
     )
-    quads = boxes_to_quads(merged.boxes).numpy()
+    quads = boxes_to_quads(torch.from_numpy(merged.found.boxes)).numpy()
     expected = read_task1(merge_expected / "mmrotate_merge_out_thr0.1")
     assert len(quads) == sum(len(rows.scores) for rows in expected.values()) > 0
     assert len(quads) < len(arrays["det_score"])  # some were suppressed
     for class_id, name in enumerate(DOTA_V1_CLASSES):
         for index, image_id in enumerate(merged.image_ids):
-            mine = quads[(merged.class_ids.numpy() == class_id) & (merged.image_index == index)]
+            mine = quads[(merged.found.class_ids == class_id) & (merged.image_index == index)]
             theirs = expected[name].quads[np.array(expected[name].image_ids) == image_id]
             assert len(mine) == len(theirs)
             if len(mine):

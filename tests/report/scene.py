@@ -7,9 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tcm_d2.evaluation.files.task_files import ClassDetections, read_task1, write_task1
+from tcm_d2.evaluation.files.task_files import read_task1, write_task1
 from tcm_d2.evaluation.scoring.task1 import read_annotations
 from tcm_d2.report.analysis import Analysis, analyze
+from tcm_d2.structures.detections import ClassDetections
 
 NAMES = ["plane", "ship", "harbor"]
 IMAGE_IDS = ["P1", "P2", "P3"]

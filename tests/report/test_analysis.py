@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tcm_d2.evaluation.files.task_files import ClassDetections, read_task1
+from tcm_d2.evaluation.files.task_files import read_task1
 from tcm_d2.evaluation.scoring.task1 import evaluate_task1, read_annotations
 from tcm_d2.report.analysis import (
     CONFUSION_STEP,
@@ -20,6 +20,7 @@ from tcm_d2.report.analysis import (
     count_outcomes,
     rank_images,
 )
+from tcm_d2.structures.detections import ClassDetections
 from tests.report.scene import IMAGE_IDS, NAMES, analyze_scene, write_scene
 
 

@@ -43,4 +43,4 @@ def test_sets_are_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not np.array_equal(first.quads, third.quads)
     assert sum(len(part.scores) for part in one.detections) == SIZES["detections"]
     assert sum(len(part.difficult) for part in one.ground_truths) == SIZES["objects"]
-    assert len(one.patch_detections.scores) == SIZES["patch-detections"]
+    assert len(one.patch_detections.found) == SIZES["patch-detections"]

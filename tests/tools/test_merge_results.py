@@ -8,11 +8,11 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.evaluation.files.task_files import read_task1
-from tcm_d2.evaluation.merge import PatchDetections, save_patch_detections
+from tcm_d2.evaluation.merge import save_patch_detections
+from tcm_d2.structures.detections import BoxDetections, PatchDetections
 from tests.conftest import REPO_DIR
 
 
@@ -92,9 +92,11 @@ def test_predictions_of_an_evaluation_and_task_2(
             origins_xy=np.array([[0.0, 0.0], [824.0, 0.0]]),
             scales=np.ones(2),
             patch_index=np.array([0, 1]),
-            boxes=torch.tensor([[920.0, 10, 40, 20, 0], [96.0, 10, 40, 20, 0]]),
-            scores=torch.tensor([0.6, 0.8]),
-            class_ids=torch.tensor([1, 1]),
+            found=BoxDetections(
+                boxes=np.array([[920, 10, 40, 20, 0], [96, 10, 40, 20, 0]], np.float32),
+                scores=np.array([0.6, 0.8], np.float32),
+                class_ids=np.array([1, 1]),
+            ),
         ),
     )
     arguments = ["--detections", str(source), "--output-dir", str(out), "--task", "2"]

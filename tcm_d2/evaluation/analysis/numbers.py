@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcm_d2.evaluation.scoring.average_precision import (
-    Detections,
     GroundTruths,
     Matches,
     Metric,
@@ -24,8 +23,10 @@ from tcm_d2.evaluation.scoring.average_precision import (
     decide_outcomes,
     score_outcomes,
 )
-from tcm_d2.evaluation.scoring.quad_iou import FloatArray, IntArray, overlapping_quads
+from tcm_d2.evaluation.scoring.quad_iou import overlapping_quads
+from tcm_d2.structures.arrays import FloatArray, IntArray
 from tcm_d2.structures.conversions import quads_to_boxes
+from tcm_d2.structures.detections import QuadDetections
 
 # Square root of the area of the smallest rectangle; COCO's limits, and one for tiny objects.
 SIZE_EDGES_PX = (0.0, 16.0, 32.0, 96.0, float("inf"))
@@ -201,7 +202,7 @@ def ap_by_angle_tolerance(
 
 
 def count_confusion(
-    detections: Sequence[Detections],
+    detections: Sequence[QuadDetections],
     ground_truths: Sequence[GroundTruths],
     *,
     iou_threshold: float,

@@ -1,6 +1,6 @@
 """One evaluation as one structure: numbers of each class, curves, bins, confusion, every match.
 
-``analyze_evaluation`` makes it from prepared arrays; tools write it (``result_files``) and reports
+``analyze_evaluation`` makes it from prepared arrays; ``analysis.export`` writes it and reports
 read it. ``VERSION`` changes when a reader of an older file would misunderstand a newer one.
 """
 
@@ -35,8 +35,8 @@ from tcm_d2.evaluation.scoring.average_precision import (
     decide_outcomes,
 )
 from tcm_d2.evaluation.scoring.protocols import Prepared, Rules
-from tcm_d2.evaluation.scoring.quad_iou import FloatArray, IntArray
 from tcm_d2.evaluation.scoring.task1 import EvaluationReport, match_prepared, score_prepared
+from tcm_d2.structures.arrays import FloatArray, IntArray
 
 VERSION = 1
 # What became of a detection, by code.

@@ -26,8 +26,8 @@ from tcm_d2.evaluation.files.rows import (
     read_result_files,
     result_file_name,
 )
-from tcm_d2.evaluation.scoring.quad_iou import FloatArray
 from tcm_d2.messages import near_match_hint
+from tcm_d2.structures.arrays import FloatArray
 from tcm_d2.structures.quads import signed_areas
 
 # What each rule says, for help texts and documents.

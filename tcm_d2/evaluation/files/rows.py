@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tcm_d2.evaluation.files.image_ids import decode_image_id
-from tcm_d2.evaluation.scoring.quad_iou import FloatArray, IntArray
+from tcm_d2.structures.arrays import FloatArray, IntArray
+from tcm_d2.structures.detections import ClassDetections
 from tcm_d2.structures.quads import HBOX_CORNERS
 
 Task = Literal[1, 2]
@@ -32,14 +33,6 @@ FIELD_NAMES: dict[int, str] = {
 NUM_FIELDS = {task: len(names.split()) for task, names in FIELD_NAMES.items()}
 _UTF8_MARK = b"\xef\xbb\xbf"
 _PATCH_NAME = re.compile(r".+__[\d.]+__-?\d+___-?\d+")
-
-
-class ClassDetections(NamedTuple):
-    """Rows of one class in file order: image_ids [D], scores (D,), quads (D, 4, 2) float64."""
-
-    image_ids: list[str]
-    scores: FloatArray
-    quads: FloatArray
 
 
 class LintProblem(NamedTuple):
@@ -64,11 +57,6 @@ class ParsedFile(NamedTuple):
     rows: ClassDetections
     lines: IntArray
     problems: list[LintProblem]
-
-
-def no_detections() -> ClassDetections:
-    """Return zero rows."""
-    return ClassDetections([], np.empty(0, np.float64), np.empty((0, 4, 2), np.float64))
 
 
 def looks_like_patch_name(image_id: str) -> bool:

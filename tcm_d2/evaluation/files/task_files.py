@@ -11,23 +11,21 @@ import numpy as np
 
 from tcm_d2.evaluation.files.image_ids import encode_image_id
 from tcm_d2.evaluation.files.rows import (
-    ClassDetections,
     Task,
     class_of_file,
     is_shadow,
     looks_like_patch_name,
-    no_detections,
     parse_result_file,
     read_result_files,
     result_file_name,
 )
-from tcm_d2.evaluation.scoring.quad_iou import FloatArray
 from tcm_d2.files import write_bytes_atomically
+from tcm_d2.structures.arrays import FloatArray
+from tcm_d2.structures.detections import ClassDetections, no_rows
 
 __all__ = [
     "ClassDetections",
     "looks_like_patch_name",
-    "no_detections",
     "read_results",
     "read_task1",
     "write_results",
@@ -189,9 +187,7 @@ def _format_files(
     if unknown:
         raise ValueError(f"detections: unknown classes {unknown}; known: {', '.join(classes)}")
     return {
-        result_file_name(name, task=task): _format_rows(
-            name, detections.get(name, no_detections()), task
-        )
+        result_file_name(name, task=task): _format_rows(name, detections.get(name, no_rows()), task)
         for name in classes
     }
 

@@ -2,7 +2,7 @@
 
 Source: CAPTAIN-WHU/DOTA_devkit, ``dota_evaluation_task1.py`` (``voc_eval``, ``voc_ap``). The rules:
 
-- Detections of all images are taken in descending order of score.
+- QuadDetections of all images are taken in descending order of score.
 - Each is matched to the ground truth of its image with the highest polygon IoU, whether or not that
   one is already taken. IoU must exceed the threshold (strict); otherwise it is a false positive.
 - A match to a difficult object counts neither way; difficult objects do not count as ground truths.
@@ -29,9 +29,10 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tcm_d2.evaluation.scoring.quad_iou import FloatArray, IntArray, overlapping_quads
+from tcm_d2.evaluation.scoring.quad_iou import overlapping_quads
+from tcm_d2.structures.arrays import BoolArray, FloatArray, IntArray
+from tcm_d2.structures.detections import QuadDetections
 
 Metric = Literal["11point", "area"]
 DifficultRule = Literal["ignore", "count"]
@@ -45,20 +46,12 @@ TIE_ORDERS: tuple[str, ...] = ("devkit", "stable")
 RECALL_LEVELS = np.arange(0.0, 1.1, 0.1)
 
 
-class Detections(NamedTuple):
-    """Detections of one class: image_index (D,), quads (D, 4, 2) image pixels, scores (D,)."""
-
-    image_index: IntArray
-    quads: FloatArray
-    scores: FloatArray
-
-
 class GroundTruths(NamedTuple):
     """Objects of one class: image_index (G,), quads (G, 4, 2) image pixels, difficult (G,) bool."""
 
     image_index: IntArray
     quads: FloatArray
-    difficult: NDArray[np.bool_]
+    difficult: BoolArray
 
 
 class Matches(NamedTuple):
@@ -80,8 +73,8 @@ class Outcomes(NamedTuple):
 
     order: IntArray
     matched_gt: IntArray
-    is_true: NDArray[np.bool_]
-    is_false: NDArray[np.bool_]
+    is_true: BoolArray
+    is_false: BoolArray
 
 
 @dataclass(frozen=True)
@@ -115,7 +108,7 @@ class ClassResult:
 
 
 def evaluate_class(
-    detections: Detections,
+    detections: QuadDetections,
     ground_truths: GroundTruths,
     *,
     iou_threshold: float,
@@ -150,7 +143,7 @@ def evaluate_class(
 
 
 def match_detections(
-    detections: Detections, ground_truths: GroundTruths, *, min_iou: float
+    detections: QuadDetections, ground_truths: GroundTruths, *, min_iou: float
 ) -> Matches:
     """Find the ground truth with the highest IoU for each detection.
 
@@ -164,7 +157,7 @@ def match_detections(
 
 
 def match_classes(
-    detections: Sequence[Detections], ground_truths: Sequence[GroundTruths], *, min_iou: float
+    detections: Sequence[QuadDetections], ground_truths: Sequence[GroundTruths], *, min_iou: float
 ) -> list[Matches]:
     """Match the detections of every class with the objects of that class, see above.
 
@@ -204,7 +197,7 @@ def match_classes(
 def decide_outcomes(
     scores: FloatArray,
     matches: Matches,
-    ignored: NDArray[np.bool_],
+    ignored: BoolArray,
     *,
     iou_threshold: float,
     tie_order: TieOrder = "devkit",
@@ -236,7 +229,7 @@ def decide_outcomes(
 
 
 def score_matches(
-    detections: Detections,
+    detections: QuadDetections,
     ground_truths: GroundTruths,
     matches: Matches,
     *,
@@ -264,7 +257,7 @@ def score_matches(
 
 
 def score_outcomes(
-    scores: FloatArray, outcomes: Outcomes, ignored: NDArray[np.bool_], *, metric: Metric
+    scores: FloatArray, outcomes: Outcomes, ignored: BoolArray, *, metric: Metric
 ) -> ClassResult:
     """Return the curve and the AP of decided outcomes; scores (D,), ignored objects (G,)."""
     num_counted = int((~ignored).sum())
@@ -313,7 +306,7 @@ def mean_ap(results: Sequence[ClassResult], *, over_all_classes: bool = False) -
     return float(sum(counted) / num) if num else float("nan")
 
 
-def _starts(parts: Sequence[Detections | GroundTruths]) -> list[int]:
+def _starts(parts: Sequence[QuadDetections | GroundTruths]) -> list[int]:
     """Return where each part starts when all are put in a row, and the end."""
     starts = [0]
     for part in parts:
@@ -321,11 +314,11 @@ def _starts(parts: Sequence[Detections | GroundTruths]) -> list[int]:
     return starts
 
 
-def _concatenate_quads(parts: Sequence[Detections | GroundTruths]) -> FloatArray:
+def _concatenate_quads(parts: Sequence[QuadDetections | GroundTruths]) -> FloatArray:
     return np.concatenate([np.empty((0, 4, 2))] + [part.quads for part in parts])
 
 
-def _groups(parts: Sequence[Detections | GroundTruths]) -> IntArray:
+def _groups(parts: Sequence[QuadDetections | GroundTruths]) -> IntArray:
     """One group for each class of each image."""
     num = len(parts)
     keys = [part.image_index * num + label for label, part in enumerate(parts)]
@@ -337,7 +330,7 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise ValueError(f"{name}: expected one of {choices}, got {value!r}")
 
 
-def _check_inputs(detections: Detections, ground_truths: GroundTruths) -> None:
+def _check_inputs(detections: QuadDetections, ground_truths: GroundTruths) -> None:
     num_det, num_gt = len(detections.scores), len(ground_truths.difficult)
     expected = {
         "detections.image_index": (detections.image_index, (num_det,)),

@@ -18,23 +18,18 @@ import torch
 
 from tcm_d2.data.dota.labels import LabelProblems
 from tcm_d2.evaluation.files.image_ids import match_image_id
-from tcm_d2.evaluation.files.rows import (
-    TASKS,
-    ClassDetections,
-    Task,
-    looks_like_patch_name,
-    no_detections,
-)
+from tcm_d2.evaluation.files.rows import TASKS, Task, looks_like_patch_name
 from tcm_d2.evaluation.scoring.average_precision import (
-    Detections,
     DifficultRule,
     GroundTruths,
     Metric,
     TieOrder,
 )
-from tcm_d2.evaluation.scoring.quad_iou import FloatArray, quads_to_bounds
+from tcm_d2.evaluation.scoring.quad_iou import quads_to_bounds
 from tcm_d2.messages import some_names
+from tcm_d2.structures.arrays import FloatArray
 from tcm_d2.structures.conversions import boxes_to_quads, quads_to_boxes
+from tcm_d2.structures.detections import ClassDetections, QuadDetections, no_rows
 from tcm_d2.structures.quads import hboxes_to_quads
 
 UnknownImages = Literal["raise", "drop"]
@@ -106,7 +101,7 @@ class Prepared:
 
     names: list[str]
     image_ids: list[str]
-    detections: list[Detections]
+    detections: list[QuadDetections]
     ground_truths: list[GroundTruths]
     detection_quads: list[FloatArray]
     object_quads: list[FloatArray]
@@ -133,7 +128,7 @@ def prepare_evaluation(
     prepared = Prepared(list(annotations.by_class), annotations.image_ids, [], [], [], [], warnings)
     dropped: Counter[str] = Counter()
     for name, objects in annotations.by_class.items():
-        rows = detections.get(name, no_detections())
+        rows = detections.get(name, no_rows())
         meant = {i: match_image_id(i, index_of) for i in dict.fromkeys(rows.image_ids)}
         image_index = np.array([index_of.get(meant[i], -1) for i in rows.image_ids], dtype=np.int64)
         known = image_index >= 0
@@ -143,7 +138,7 @@ def prepare_evaluation(
             image_index, quads, scores = image_index[known], quads[known], scores[known]
         prepared.detection_quads.append(quads)
         prepared.object_quads.append(objects.quads)
-        prepared.detections.append(Detections(image_index, _as_compared(quads, rules), scores))
+        prepared.detections.append(QuadDetections(image_index, _as_compared(quads, rules), scores))
         object_quads = objects.quads
         if rules.task == 2:
             object_quads = _bounds_as_quads(np.trunc(quads_to_bounds(object_quads)))

@@ -18,17 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from tcm_d2 import ops
 from tcm_d2.ops import quad_pairs
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
+from tcm_d2.structures.arrays import FloatArray, IntArray
 
 
-class QuadPairs(NamedTuple):
+class OverlappingQuads(NamedTuple):
     """Pairs of quads and their IoU: ``first`` and ``second`` are (N,) indices, ``iou`` is (N,)."""
 
     first: IntArray
@@ -57,7 +54,7 @@ def overlapping_quads(
     group1: IntArray,
     group2: IntArray,
     min_iou: float,
-) -> QuadPairs:
+) -> OverlappingQuads:
     """List the pairs of one group whose IoU exceeds ``min_iou``, sorted by first, then second.
 
     Args:
@@ -74,7 +71,7 @@ def overlapping_quads(
         group2=_as_index(group2),
         min_iou=min_iou,
     )
-    return QuadPairs(*(np.asarray(column.numpy()) for column in pairs))
+    return OverlappingQuads(*(np.asarray(column.numpy()) for column in pairs))
 
 
 def nms_quads(

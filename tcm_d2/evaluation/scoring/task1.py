@@ -20,7 +20,7 @@ from tcm_d2.data.dota.labels import (
     OnError,
     read_label,
 )
-from tcm_d2.evaluation.files.rows import ClassDetections, Task
+from tcm_d2.evaluation.files.rows import Task
 from tcm_d2.evaluation.scoring.average_precision import (
     ClassResult,
     DifficultRule,
@@ -41,9 +41,10 @@ from tcm_d2.evaluation.scoring.protocols import (
     UnknownImages,
     prepare_evaluation,
 )
-from tcm_d2.evaluation.scoring.quad_iou import FloatArray
 from tcm_d2.files import write_bytes_atomically
 from tcm_d2.messages import some_names
+from tcm_d2.structures.arrays import FloatArray
+from tcm_d2.structures.detections import ClassDetections
 from tcm_d2.structures.quads import quads_cross_themselves, signed_areas
 
 logger = logging.getLogger(__name__)

@@ -16,20 +16,16 @@ from tcm_d2.evaluation.analysis.numbers import (
     count_confusion,
     measure_quads,
 )
-from tcm_d2.evaluation.scoring.average_precision import (
-    Detections,
-    GroundTruths,
-    Matches,
-    match_detections,
-)
+from tcm_d2.evaluation.scoring.average_precision import GroundTruths, Matches, match_detections
+from tcm_d2.structures.detections import QuadDetections
 from tests.evaluation.shapes import upright_quad
 
 SCORING = Scoring(iou_threshold=0.5, metric="area", tie_order="stable", inclusive=False)
 
 
-def found(*rows: tuple[int, float, list[list[float]]]) -> Detections:
+def found(*rows: tuple[int, float, list[list[float]]]) -> QuadDetections:
     image, scores, quads = zip(*rows)
-    return Detections(np.array(image), np.array(quads, dtype=np.float64), np.array(scores))
+    return QuadDetections(np.array(image), np.array(quads, dtype=np.float64), np.array(scores))
 
 
 def objects(*rows: tuple[int, list[list[float]]], difficult: tuple[int, ...] = ()) -> GroundTruths:
@@ -38,9 +34,9 @@ def objects(*rows: tuple[int, list[list[float]]], difficult: tuple[int, ...] = (
     return GroundTruths(np.array(image), np.array(quads, dtype=np.float64), flags)
 
 
-def nothing() -> tuple[Detections, GroundTruths]:
+def nothing() -> tuple[QuadDetections, GroundTruths]:
     none, quads = np.empty(0, dtype=np.int64), np.empty((0, 4, 2))
-    return Detections(none, quads, np.empty(0)), GroundTruths(none, quads, np.empty(0, bool))
+    return QuadDetections(none, quads, np.empty(0)), GroundTruths(none, quads, np.empty(0, bool))
 
 
 def test_shapes_of_quads() -> None:

@@ -16,8 +16,8 @@ from tcm_d2.evaluation.files.image_ids import (
     match_image_id,
     read_image_list,
 )
-from tcm_d2.evaluation.files.rows import ClassDetections
 from tcm_d2.evaluation.files.task_files import read_task1, write_task1
+from tcm_d2.structures.detections import ClassDetections
 from tests.evaluation.shapes import upright_quad
 
 # What file names of POSIX can hold, bytes that are not UTF-8 included.

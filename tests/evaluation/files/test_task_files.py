@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from tcm_d2.evaluation.files.task_files import (
-    ClassDetections,
     looks_like_patch_name,
     read_results,
     read_task1,
@@ -20,6 +19,7 @@ from tcm_d2.evaluation.files.task_files import (
     write_task1,
     write_task1_zip,
 )
+from tcm_d2.structures.detections import ClassDetections
 from tests.evaluation.shapes import class_rows, random_rectangles, upright_quad
 
 CLASSES = ("plane", "small-vehicle")

@@ -10,7 +10,6 @@ import pytest
 
 from tcm_d2.evaluation.scoring.average_precision import (
     ClassResult,
-    Detections,
     GroundTruths,
     average_precision,
     evaluate_class,
@@ -18,6 +17,7 @@ from tcm_d2.evaluation.scoring.average_precision import (
     mean_ap,
     score_matches,
 )
+from tcm_d2.structures.detections import QuadDetections
 from tests.evaluation.shapes import random_rectangles, upright_quad
 
 Quad = Sequence[Sequence[float]]
@@ -25,8 +25,8 @@ UNIT = upright_quad(0, 0, 10, 10)
 FAR = upright_quad(100, 0, 10, 10)
 
 
-def detections(*rows: tuple[int, float, Quad]) -> Detections:
-    return Detections(
+def detections(*rows: tuple[int, float, Quad]) -> QuadDetections:
+    return QuadDetections(
         np.array([image for image, _, _ in rows], dtype=np.int64),
         np.array([quad for _, _, quad in rows], dtype=np.float64).reshape(-1, 4, 2),
         np.array([score for _, score, _ in rows], dtype=np.float64),
@@ -41,7 +41,9 @@ def ground_truths(*rows: tuple[int, Quad, bool]) -> GroundTruths:
     )
 
 
-def area_result(found: Detections, truth: GroundTruths, iou_threshold: float = 0.5) -> ClassResult:
+def area_result(
+    found: QuadDetections, truth: GroundTruths, iou_threshold: float = 0.5
+) -> ClassResult:
     return evaluate_class(found, truth, iou_threshold=iou_threshold, metric="area")
 
 
@@ -161,13 +163,13 @@ def test_result_does_not_depend_on_the_order_of_the_rows() -> None:
     )
     near = rng.integers(0, num_gt, num_det)
     quads = truth.quads[near] + rng.normal(0, 1.5, (num_det, 1, 2))
-    found = Detections(truth.image_index[near], quads, rng.permutation(num_det) / num_det)
+    found = QuadDetections(truth.image_index[near], quads, rng.permutation(num_det) / num_det)
     expected = evaluate_class(found, truth, iou_threshold=0.5)
     assert 0.1 < expected.ap < 0.95
     for _ in range(5):
         rows, objects = rng.permutation(num_det), rng.permutation(num_gt)
         actual = evaluate_class(
-            Detections(*(column[rows] for column in found)),
+            QuadDetections(*(column[rows] for column in found)),
             GroundTruths(*(column[objects] for column in truth)),
             iou_threshold=0.5,
         )
@@ -184,7 +186,7 @@ def test_vectorised_rules_equal_the_loop() -> None:
     )
     near = rng.integers(0, num_gt, num_det)
     quads = truth.quads[near] + rng.normal(0, 2, (num_det, 1, 2))
-    found = Detections(truth.image_index[near], quads, rng.random(num_det))
+    found = QuadDetections(truth.image_index[near], quads, rng.random(num_det))
     matches = match_detections(found, truth, min_iou=0.0)
     taken: set[int] = set()
     true_positive, false_positive = [], []
@@ -208,7 +210,7 @@ def test_matches_serve_all_higher_thresholds() -> None:
     rng = np.random.default_rng(6)
     truth = GroundTruths(np.zeros(30, np.int64), random_rectangles(rng, 30), np.zeros(30, bool))
     quads = truth.quads + rng.normal(0, 1, (30, 1, 2))
-    found = Detections(np.zeros(30, np.int64), quads, rng.random(30))
+    found = QuadDetections(np.zeros(30, np.int64), quads, rng.random(30))
     matches = match_detections(found, truth, min_iou=0.5)
     for threshold in (0.5, 0.75, 0.95):
         once = score_matches(found, truth, matches, iou_threshold=threshold)
@@ -255,7 +257,7 @@ def test_bad_arguments_are_refused_by_name() -> None:
 def test_an_inclusive_threshold_takes_its_own_value() -> None:
     """Half of a box: IoU 0.5 exactly, a match for mmrotate and none for the devkit."""
     square = np.array([upright_quad(0, 0, 10, 10)])
-    half = Detections(np.array([0]), np.array([upright_quad(0, 0, 10, 5)]), np.array([0.9]))
+    half = QuadDetections(np.array([0]), np.array([upright_quad(0, 0, 10, 5)]), np.array([0.9]))
     objects = GroundTruths(np.array([0]), square, np.array([False]))
     matches = match_detections(half, objects, min_iou=0.4)
     for inclusive, expected in ((False, 0.0), (True, 1.0)):

@@ -18,6 +18,7 @@ import io
 import json
 import math
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ from tcm_d2.evaluation.analysis.result import (
     EvaluationResult,
 )
 from tcm_d2.evaluation.scoring.average_precision import ClassResult
-from tcm_d2.evaluation.scoring.quad_iou import IntArray
 from tcm_d2.files import write_bytes_atomically
+from tcm_d2.structures.arrays import IntArray
 
 EVALUATION_FILE = "evaluation.json"
 MATCHES_FILE = "matches.json"
@@ -70,10 +71,9 @@ def export_evaluation(
     }
     if matches:
         contents[MATCHES_FILE] = _matches_json(result)
-    if pictures:
-        contents.update(draw_pictures(result))
+    # The numbers first: whatever happens to the pictures, they are there.
     paths = []
-    for name, content in contents.items():
+    for name, content in chain(contents.items(), draw_pictures(result) if pictures else ()):
         write_bytes_atomically(folder / name, content)
         paths.append(folder / name)
     return paths

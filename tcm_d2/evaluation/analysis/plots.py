@@ -5,34 +5,44 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tcm_d2.evaluation.analysis.result import EvaluationResult
-from tcm_d2.evaluation.scoring.quad_iou import FloatArray
+from tcm_d2.structures.arrays import FloatArray
 
 logger = logging.getLogger(__name__)
 
+_Painter = Callable[[Any, EvaluationResult], None]
 _DPI = 110
 # Colours that stay apart for most kinds of colour vision (Okabe and Ito), then again with another
 # line style.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#7F7F7F")
 _LINE_STYLES = ("-", "--", ":")
 _BAR_COLOR = "#0072B2"
+# More curves than this have no place in a legend.
+_MAX_LEGEND_ENTRIES = 40
+# Inches of a class in the confusion matrix. More classes share its side and have no counts in the
+# cells: memory grows with the square of the side.
+_CELL_INCH, _MAX_MATRIX_INCH, _MIN_CELL_WITH_COUNT_INCH = 0.42, 24.0, 0.3
+_POINTS_PER_INCH = 72
 
 
-def draw_pictures(result: EvaluationResult) -> dict[str, bytes]:
-    """Return PNG files by name; empty, with a warning, where matplotlib is missing."""
+def draw_pictures(result: EvaluationResult) -> Iterator[tuple[str, bytes]]:
+    """Yield names and contents of PNG files; none, with a warning, where matplotlib is missing.
+
+    A picture that cannot be drawn is left out with a warning.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         logger.warning("no pictures of the evaluation: %s; pip install matplotlib", error)
-        return {}
+        return
 
-    def draw(painter: Any, width: float, height: float) -> bytes:
+    def draw(painter: _Painter, width: float, height: float) -> bytes:
         figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
         FigureCanvasAgg(figure)
         painter(figure, result)
@@ -41,13 +51,21 @@ def draw_pictures(result: EvaluationResult) -> dict[str, bytes]:
         figure.savefig(buffer, format="png", metadata={"Software": None})
         return buffer.getvalue()
 
-    side = 4.5 + 0.42 * len(result.classes)
-    return {
-        "precision_recall.png": draw(_draw_curves, 10, 6.5),
-        "ap_by_class.png": draw(_draw_classes, 8, 1.8 + 0.34 * len(result.classes)),
-        "confusion_matrix.png": draw(_draw_confusion, side + 0.8, side),
-        "ap_by_size_shape_angle.png": draw(_draw_bins, 13, 4.2),
+    num_classes = len(result.classes)
+    matrix = min(_CELL_INCH * num_classes, _MAX_MATRIX_INCH)
+    pictures: dict[str, tuple[_Painter, float, float]] = {
+        "precision_recall.png": (_draw_curves, 10, 6.5),
+        "ap_by_class.png": (_draw_classes, 8, 1.8 + 0.34 * num_classes),
+        "confusion_matrix.png": (_draw_confusion, 5.3 + matrix, 4.5 + matrix),
+        "ap_by_size_shape_angle.png": (_draw_bins, 13, 4.2),
     }
+    for name, (painter, width, height) in pictures.items():
+        try:
+            content = draw(painter, width, height)
+        except Exception:
+            logger.warning("%s could not be drawn", name, exc_info=True)
+        else:
+            yield name, content
 
 
 def _draw_curves(figure: Any, result: EvaluationResult) -> None:
@@ -56,12 +74,12 @@ def _draw_curves(figure: Any, result: EvaluationResult) -> None:
     for index, (name, one) in enumerate(shown.items()):
         style = _LINE_STYLES[index // len(_COLORS) % len(_LINE_STYLES)]
         axes.plot(
-            np.concatenate([[0.0], one.recall, one.recall[-1:]]),
-            np.concatenate([one.precision[:1], one.precision, np.zeros(len(one.recall[-1:]))]),
+            np.concatenate([np.zeros_like(one.recall[:1]), one.recall, one.recall[-1:]]),
+            np.concatenate([one.precision[:1], one.precision, np.zeros_like(one.recall[-1:])]),
             style,
             color=_COLORS[index % len(_COLORS)],
             linewidth=1.6,
-            label=f"{name} {100 * one.ap:.1f}",
+            label=f"{name} {100 * one.ap:.1f}" if index < _MAX_LEGEND_ENTRIES else None,
         )
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     report = result.report
@@ -71,7 +89,11 @@ def _draw_curves(figure: Any, result: EvaluationResult) -> None:
     )
     axes.grid(alpha=0.3)
     if shown:
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title="AP in percent")
+        title = "AP in percent"
+        if len(shown) > _MAX_LEGEND_ENTRIES:
+            title += f"\nfirst {_MAX_LEGEND_ENTRIES} of {len(shown)}"
+        size = None if len(shown) <= _MAX_LEGEND_ENTRIES // 2 else 7
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title=title, fontsize=size)
 
 
 def _draw_classes(figure: Any, result: EvaluationResult) -> None:
@@ -102,7 +124,10 @@ def _draw_confusion(figure: Any, result: EvaluationResult) -> None:
     total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shares = counts / total
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in zip(*np.nonzero(counts)):
+    cell_inch = min(_CELL_INCH, _MAX_MATRIX_INCH / max(len(names), 1))
+    has_counts = cell_inch >= _MIN_CELL_WITH_COUNT_INCH
+    size = None if has_counts else 0.8 * cell_inch * _POINTS_PER_INCH
+    for row, column in zip(*np.nonzero(counts)) if has_counts else ():
         color = "white" if shares[row, column] > 0.55 else "black"
         axes.text(
             column,
@@ -113,15 +138,17 @@ def _draw_confusion(figure: Any, result: EvaluationResult) -> None:
             color=color,
             fontsize=8,
         )
-    axes.set_xticks(range(len(names) + 1), [*names, "missed"], rotation=60, ha="right")
-    axes.set_yticks(range(len(names) + 1), [*names, "background"])
+    axes.set_xticks(
+        range(len(names) + 1), [*names, "missed"], rotation=60, ha="right", fontsize=size
+    )
+    axes.set_yticks(range(len(names) + 1), [*names, "background"], fontsize=size)
     axes.set(xlabel="predicted", ylabel="true")
     axes.axhline(len(names) - 0.5, color="black", linewidth=0.8)
     axes.axvline(len(names) - 0.5, color="black", linewidth=0.8)
     confusion = result.confusion
     axes.set_title(
         f"Confusion: score >= {confusion.score_threshold:g}, IoU > {confusion.iou_threshold:g}\n"
-        "colour: share of the row"
+        f"colour: share of the row{'' if has_counts else '; counts in confusion_matrix.csv'}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tcm_d2.evaluation.analysis import plots
 from tcm_d2.evaluation.analysis.export import (
@@ -128,7 +130,7 @@ def test_matches_by_image_point_at_each_other(result: EvaluationResult, tmp_path
 
 
 def test_pictures_are_png_of_a_readable_size(result: EvaluationResult) -> None:
-    pictures = plots.draw_pictures(result)
+    pictures = dict(plots.draw_pictures(result))
     assert len(pictures) == 4
     for content in pictures.values():
         assert content.startswith(b"\x89PNG")
@@ -157,3 +159,49 @@ def test_long_curves_are_thinned_and_keep_their_ends(result: EvaluationResult) -
     points = thin_curve(long)
     assert len(points) == MAX_CURVE_POINTS and points[0] == 0 and points[-1] == num - 1
     assert thin_curve(one).tolist() == [0, 1, 2, 3]
+
+
+def test_a_class_without_detections_has_a_curve_and_spoils_no_picture(
+    result: EvaluationResult, tmp_path: Path
+) -> None:
+    truth = read_annotations(
+        write_labels(tmp_path / "more", {"P1": [(BOX, "plane", 0), (FAR, "harbor", 0)]}),
+        image_ids=["P1"],
+        classes=CLASSES,
+    )
+    prepared = prepare_evaluation({"plane": class_rows([("P1", 0.9, BOX)])}, truth, rules=Rules())
+    found = analyze_evaluation(prepared, iou_threshold=0.5, rules=Rules())
+    assert found.report.classes["harbor"].ap == 0
+    names = {path.name for path in export_evaluation(tmp_path / "analysis", found)}
+    assert "precision_recall.png" in names and len(names) == 10
+
+
+def test_numbers_come_before_pictures_and_one_bad_picture_costs_only_itself(
+    result: EvaluationResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: object) -> None:
+        assert (tmp_path / "matches.json").is_file()
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(plots, "_draw_classes", fail)
+    names = {path.name for path in export_evaluation(tmp_path, result)}
+    assert "confusion_matrix.png" in names and "ap_by_class.png" not in names
+    assert "ap_by_class.png could not be drawn" in caplog.text
+
+
+def test_pictures_of_hundreds_of_classes_stay_small(tmp_path: Path) -> None:
+    classes = [f"class-{index}" for index in range(300)]
+    truth = read_annotations(
+        write_labels(tmp_path / "labels", {"P1": [(BOX, name, 0) for name in classes]}),
+        image_ids=["P1"],
+        classes=classes,
+    )
+    rows = {name: class_rows([("P1", 0.9, BOX)]) for name in classes}
+    prepared = prepare_evaluation(rows, truth, rules=Rules())
+    found = analyze_evaluation(prepared, iou_threshold=0.5, rules=Rules())
+    (content,) = (c for name, c in plots.draw_pictures(found) if name == "confusion_matrix.png")
+    with Image.open(io.BytesIO(content)) as picture:
+        assert max(picture.size) < 4000

@@ -2,29 +2,35 @@
 """Convert annotations to DOTA's label files, which the other tools and the loader read.
 
 Examples:
-    python tools/convert_annotations.py --format coco --annotations instances.json \\
-        --out mine/labelTxt
+    python tools/convert_annotations.py --annotations instances.json --output mine/labelTxt
     python tools/convert_annotations.py --format yolo-obb --annotations labels/train \\
-        --image-dir images/train --classes-file data.yaml --out mine/labelTxt
-    python tools/convert_annotations.py --format rolabelimg --annotations xml --out mine/labelTxt
+        --images images/train --classes-file data.yaml --output mine/labelTxt
+    python tools/convert_annotations.py --annotations mine/labelTxt --images mine/images \\
+        --to cvat --output for_cvat
 
-Then put (or link) the images into mine/images and check: tools/validate_dataset.py --root mine.
+Without --format the format of each file is found by its content; --list-formats shows all. Nothing
+is left out, changed or taken as upright without being counted in the summary. Then put (or link)
+the images into mine/images and check: tools/validate_dataset.py --root mine.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from tcm_d2.data.conversion import (
-    FORMATS,
-    ConversionSummary,
-    convert_to_dota,
+    TARGET_FORMAT,
+    convert_annotations,
+    describe_conversion,
     read_class_names,
 )
+from tcm_d2.data.formats.contract import AUTO, all_formats
+from tcm_d2.data.formats.reading import AngleUnit, Bbox5, OnError, Polygons, ReadOptions
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -33,29 +39,57 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--format", choices=FORMATS, required=True, help="what the annotations are")
-    add("--annotations", type=Path, required=True, metavar="PATH", help="file (coco) or folder")
-    add("--out", type=Path, required=True, metavar="DIR", help="for the label files")
-    add("--image-dir", type=Path, metavar="DIR", help="the images (yolo-obb needs them)")
+    add("--format", default=AUTO, metavar="NAME", help=f"of the annotations ({AUTO})")
+    add("--annotations", type=Path, metavar="PATH", help="file or folder")
+    add("--output", "--out", type=Path, metavar="DIR", help="for the files written")
+    add("--to", default=TARGET_FORMAT, metavar="NAME", help=f"format to write ({TARGET_FORMAT})")
+    add("--images", "--image-dir", type=Path, metavar="DIR", help="the images, for their sizes")
     names = parser.add_mutually_exclusive_group()
-    names.add_argument("--classes", nargs="+", metavar="NAME", help="in the order of the indices")
+    names.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="in the order of the indices, from 0"
+    )
     names.add_argument("--classes-file", type=Path, metavar="FILE", help="text or data.yaml")
-    return parser.parse_args(arguments)
+    add(
+        "--on-error",
+        choices=get_args(OnError),
+        default="stop",
+        help="objects that cannot be used: stop, skip and count them, or repair what can be",
+    )
+    add("--strict", action="store_true", help="stop where anything is upright, repaired, left out")
+    add(
+        "--polygons",
+        choices=get_args(Polygons),
+        help="of other than four corners, and masks: take the smallest rectangle, or refuse them",
+    )
+    add("--angle-unit", choices=get_args(AngleUnit), help="where it is not the format's own")
+    add("--bbox5", choices=get_args(Bbox5), help="what a COCO bbox of five values means")
+    add("--import", dest="modules", type=Path, nargs="+", default=[], metavar="FILE",
+        help="Python files that register formats of your own")  # fmt: skip
+    add("--list-formats", action="store_true", help="show all formats and end")
+    args = parser.parse_args(arguments)
+    if not args.list_formats and (args.annotations is None or args.output is None):
+        parser.error("give --annotations and --output")
+    return args
 
 
-def describe(summary: ConversionSummary, out: Path) -> str:
-    """Return the counts in a few lines."""
-    lines = [f"wrote {summary.num_files} label files with {summary.num_objects} objects to {out}"]
-    lines += [f"  {name}: {count}" for name, count in summary.class_counts.most_common()]
-    if summary.num_left_out:
-        lines.append(f"left out: {summary.num_left_out} objects without an outline")
-    if summary.images_without_labels:
-        some = ", ".join(summary.images_without_labels[:3])
-        lines.append(
-            f"{len(summary.images_without_labels)} images have no annotations ({some}); where they "
-            "hold no objects, give them empty label files"
-        )
-    return "\n".join(lines)
+def import_files(paths: Sequence[Path]) -> None:
+    """Run Python files, which register their formats."""
+    for path in paths:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None or not path.is_file():
+            raise ValueError(f"--import: expected a Python file, got {path}")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+
+
+def list_formats() -> str:
+    """Return a line for each format."""
+    rows = []
+    for name, item in all_formats().items():
+        written = ", is written" if item.is_written() else ""
+        rows.append(f"{name:16} {item.title} ({', '.join(item.suffixes)}{written})")
+    return "\n".join(rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,16 +97,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        classes = args.classes
+        import_files(args.modules)
+        if args.list_formats:
+            print(list_formats())
+            return 0
+        classes = None if args.classes is None else dict(enumerate(args.classes))
         if args.classes_file is not None:
             classes = read_class_names(args.classes_file)
-        summary = convert_to_dota(
-            args.format, args.annotations, args.out, image_dir=args.image_dir, classes=classes
+        summary = convert_annotations(
+            args.annotations,
+            args.output,
+            source_format=args.format,
+            target_format=args.to,
+            image_dir=args.images,
+            options=ReadOptions(
+                classes=classes,
+                on_error=args.on_error,
+                strict=args.strict,
+                polygons=args.polygons,
+                angle_unit=args.angle_unit,
+                bbox5=args.bbox5,
+            ),
         )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(describe(summary, args.out))
+    print(describe_conversion(summary, args.output))
     return 0
 
 

@@ -93,7 +93,7 @@ def _quad_of(item: Mapping[str, Any]) -> NDArray[np.float64]:
     box = _numbers("bbox", item["bbox"], 4)
     if mode == BoxMode.XYWH_ABS:
         box[2:] += box[:2]
-    return hboxes_to_quads(box[None])[0]
+    return np.asarray(hboxes_to_quads(box[None])[0])
 
 
 def _box_mode(item: Mapping[str, Any]) -> BoxMode | None:

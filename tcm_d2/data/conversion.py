@@ -1,159 +1,281 @@
-"""Convert annotations of other data sets and tools to DOTA's label files."""
+"""Convert annotations of other data sets and tools to DOTA's label files, and back to tools."""
 
 from __future__ import annotations
 
-import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from tcm_d2.data.annotation_files import (
-    read_coco,
-    read_dior_xml,
-    read_hrsc_xml,
-    read_icdar_txt,
-    read_rolabelimg_xml,
-    read_ucas_txt,
-    read_yolo_obb,
+from tcm_d2.data.dota.labels import LabelError
+from tcm_d2.data.formats.content import FileContent
+from tcm_d2.data.formats.contract import (
+    AUTO,
+    AnnotationFormat,
+    all_formats,
+    check_format,
+    detect_format,
+    files_of_format,
+    get_format,
 )
-from tcm_d2.data.dota.labels import DotaLabel, write_label
+from tcm_d2.data.formats.reading import (
+    AnnotatedImage,
+    FormatMismatch,
+    Reading,
+    ReadOptions,
+    ReadSummary,
+)
 from tcm_d2.data.images import list_images, read_image_size_hw
+from tcm_d2.files import joined_path, write_bytes_atomically
+from tcm_d2.messages import some_names
 
-logger = logging.getLogger(__name__)
-
-FORMATS: tuple[str, ...] = ("coco", "yolo-obb", "rolabelimg", "dior", "hrsc", "ucas", "icdar")
-_XML_READERS: dict[str, Callable[[Path], DotaLabel]] = {
-    "rolabelimg": read_rolabelimg_xml,
-    "dior": read_dior_xml,
-    "hrsc": read_hrsc_xml,
-}
+TARGET_FORMAT = "dota"
+# Lists of class names that tools put among the labels.
+_CLASS_LISTS = ("classes.txt", "labels.txt", "notes.json")
 
 
 @dataclass
 class ConversionSummary:
-    """What a conversion wrote.
+    """What a conversion read and wrote.
 
     Attributes:
-        num_files, num_objects: label files, and objects in them.
-        class_counts: objects by class name.
-        num_left_out: objects that have no outline.
-        images_without_labels: ids of images in the folder for which nothing was written.
+        read: objects read, turned, upright, difficult, left out and why.
+        num_images: annotated images.
+        num_files: files written.
+        images_without_labels: ids of images in the folder without annotations.
+        labels_without_image: ids of annotated images that are not in the folder.
     """
 
+    read: ReadSummary = field(default_factory=ReadSummary)
+    num_images: int = 0
     num_files: int = 0
-    num_objects: int = 0
-    class_counts: Counter[str] = field(default_factory=Counter)
-    num_left_out: int = 0
     images_without_labels: list[str] = field(default_factory=list)
+    labels_without_image: list[str] = field(default_factory=list)
 
 
-def convert_to_dota(
-    source_format: str,
+def convert_annotations(
     annotations: str | os.PathLike[str],
     out_dir: str | os.PathLike[str],
     *,
-    image_dir: str | os.PathLike[str] | None,
-    classes: Sequence[str] | None,
+    source_format: str = AUTO,
+    target_format: str = TARGET_FORMAT,
+    image_dir: str | os.PathLike[str] | None = None,
+    options: ReadOptions | None = None,
 ) -> ConversionSummary:
-    """Write one DOTA label file per annotated image into ``out_dir``.
+    """Read annotations of one format and write them in another.
 
     Args:
-        source_format: one of `FORMATS`.
-        annotations: the COCO file, or the folder with one file per image.
-        image_dir: the images; YOLO-OBB needs them for their sizes. Images without annotations are
+        annotations: a file, or a folder of files.
+        out_dir: for the files written: one label file an image for DOTA.
+        source_format: a name of `all_formats`, or "auto" to find it by each file's content.
+        target_format: a format that is written.
+        image_dir: the images, for formats that need their sizes; images without annotations are
             reported.
-        classes: class names in the order of YOLO-OBB's indices; for UCAS-AOD the one class of the
-            folder. None elsewhere.
+        options: see `ReadOptions`; its ``image_paths`` come from ``image_dir``.
 
     Raises:
-        FileNotFoundError, ValueError: missing or bad files, or arguments that do not fit; name
-            what to give.
+        FileNotFoundError, ValueError: missing or bad files, or arguments that do not fit; name the
+            file, the place in it, and what to do.
     """
     source, out = Path(annotations), Path(out_dir)
-    if source_format not in FORMATS:
-        raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {source_format!r}")
-    if not source.exists():
-        raise FileNotFoundError(f"{source}: annotations not found")
+    target = get_format(target_format)
+    if not target.is_written():
+        target.write([], [])
     images = {} if image_dir is None else list_images(image_dir)
-    summary = ConversionSummary()
-    if source_format == "coco":
-        coco = read_coco(source)
-        summary.num_left_out = coco.num_left_out
-        labels = {Path(name).stem: label for name, label in coco.labels.items()}
-        if len(labels) != len(coco.labels):
-            raise ValueError(
-                f"{source}: expected file names that differ in more than folder and suffix; label "
-                "files are named by the stem: rename the images"
-            )
-    else:
-        labels = _read_folder(source_format, source, images, classes)
-    out.mkdir(parents=True, exist_ok=True)
-    for image_id, label in labels.items():
-        write_label(out / f"{image_id}.txt", label)
+    reading = read_annotations(
+        source, source_format, replace(options or ReadOptions(), image_paths=images)
+    )
+    summary = ConversionSummary(read=reading.summary, num_images=len(reading.images))
+    found = list(reading.images.values())
+    if target_format != TARGET_FORMAT:
+        found = [_complete(image, images) for image in found]
+    classes = _class_order(reading)
+    for name, content in target.write(found, classes).items():
+        write_bytes_atomically(joined_path(out, name), content)
         summary.num_files += 1
-        summary.num_objects += len(label.objects)
-        summary.class_counts.update(obj.class_name for obj in label.objects)
-    summary.images_without_labels = sorted(images.keys() - labels.keys())
+    if images:
+        summary.images_without_labels = sorted(images.keys() - reading.images.keys())
+        summary.labels_without_image = sorted(reading.images.keys() - images.keys())
     return summary
 
 
-def read_class_names(path: str | os.PathLike[str]) -> list[str]:
-    """Return the class names in a text file (one a line) or in a YOLO ``data.yaml`` (``names``).
+def read_annotations(
+    source: str | os.PathLike[str], source_format: str, options: ReadOptions
+) -> Reading:
+    """Read a file or a folder of files; see `convert_annotations`.
 
     Raises:
-        ValueError: when there are none.
+        FileNotFoundError, ValueError: see `convert_annotations`.
     """
-    text = Path(path).read_text(encoding="utf-8-sig")
-    names: object = [line.strip() for line in text.splitlines() if line.strip()]
-    if Path(path).suffix.lower() in (".yaml", ".yml"):
-        content = yaml.safe_load(text)
-        names = content.get("names") if isinstance(content, dict) else None
-        if isinstance(names, dict):
-            names = [names[key] for key in sorted(names)]
-    if not isinstance(names, list) or not names:
-        raise ValueError(f"{path}: expected class names (one a line, or 'names' in YAML)")
-    return [str(name) for name in names]
-
-
-def _read_folder(
-    source_format: str, folder: Path, images: dict[str, Path], classes: Sequence[str] | None
-) -> dict[str, DotaLabel]:
-    suffix = ".xml" if source_format in _XML_READERS else ".txt"
-    paths = sorted(p for p in folder.glob(f"*{suffix}") if not p.name.startswith("."))
-    if not paths:
-        raise ValueError(f"{folder}: expected {source_format} files (*{suffix}), found none")
-    if source_format == "yolo-obb":
-        return _read_yolo_folder(paths, images, classes)
-    if source_format == "ucas" and (classes is None or len(classes) != 1):
-        raise ValueError("classes: expected the one class of this UCAS-AOD folder, car or plane")
-    labels = {}
+    source = Path(source)
+    wanted = None if source_format == AUTO else get_format(source_format)
+    paths = _files(source, wanted)
+    reading = Reading(options)
+    unknown = []
     for path in paths:
-        if source_format in _XML_READERS:
-            labels[path.stem] = _XML_READERS[source_format](path)
-        elif source_format == "ucas":
-            labels[path.stem] = read_ucas_txt(path, (classes or ("",))[0])
-        else:
-            labels[path.stem.removeprefix("gt_")] = read_icdar_txt(path)
-    return labels
-
-
-def _read_yolo_folder(
-    paths: Sequence[Path], images: dict[str, Path], classes: Sequence[str] | None
-) -> dict[str, DotaLabel]:
-    if not classes:
-        raise ValueError("classes: expected all class names in the order of YOLO's indices")
-    lost = [path.stem for path in paths if path.stem not in images and path.stem != "classes"]
-    if lost:
-        raise FileNotFoundError(
-            f"{len(lost)} label files have no image ({', '.join(lost[:3])}); their corners are "
-            "parts of the image's size: give the folder of the images"
+        with reading.item(str(path)):
+            content = FileContent(path)
+            if wanted is not None:
+                check_format(content, wanted)
+            own = wanted or detect_format(content)
+            if own is None:
+                unknown.append(content)
+            else:
+                _read_file(content, own, reading)
+    for content in unknown:
+        with reading.item(str(content.path)):
+            _read_without_objects(content, reading)
+    if not reading.images:
+        left = reading.summary.left_out.summary()
+        raise ValueError(
+            f"{source}: expected annotations of images, found none that can be used"
+            + (f": {left}" if left else "; known formats: " + ", ".join(all_formats()))
         )
-    return {
-        path.stem: read_yolo_obb(path, classes, read_image_size_hw(images[path.stem]))
-        for path in paths
-        if path.stem in images
-    }
+    return reading
+
+
+def read_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
+    """Return the class names by index in a text file (one a line) or a YOLO ``data.yaml``.
+
+    In YAML the index of a class is its key in ``names``, or its place in a list.
+
+    Raises:
+        ValueError: there are none, keys that are no indices, or blank lines between names, which
+            leave open what the later indices are.
+    """
+    text = FileContent(path).text
+    if Path(path).suffix.lower() in (".yaml", ".yml"):
+        return _names_in_yaml(path, text)
+    lines = [line.strip() for line in text.rstrip().splitlines()]
+    blank = [number for number, line in enumerate(lines, start=1) if not line]
+    if blank or not lines:
+        found = f"a blank line ({blank[0]})" if blank else "nothing"
+        raise ValueError(
+            f"{path}: expected class names, one a line, got {found}; an index is the number of its "
+            "line, counted from 0: delete blank lines, or name the indices in a data.yaml"
+        )
+    return dict(enumerate(lines))
+
+
+def _names_in_yaml(path: str | os.PathLike[str], text: str) -> dict[int, str]:
+    try:
+        content: Any = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(f"{path}: expected YAML: {str(error).splitlines()[0]}") from None
+    names = content.get("names") if isinstance(content, Mapping) else None
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, Mapping) or not names:
+        raise ValueError(f"{path}: expected class names (one a line, or 'names' in YAML)")
+    found: dict[int, str] = {}
+    for key, name in names.items():
+        index = str(key)
+        if not index.isdecimal() or isinstance(name, (dict, list)) or name is None:
+            raise ValueError(
+                f"{path}: names: expected an index and a name, got {str(key)!r}: {str(name)[:40]!r}"
+            )
+        if int(index) in found:
+            raise ValueError(f"{path}: names: index {index} is there twice")
+        found[int(index)] = str(name)
+    return found
+
+
+def _files(source: Path, wanted: AnnotationFormat | None) -> list[Path]:
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: annotations not found")
+    if not source.is_dir():
+        return [source]
+    formats = [wanted] if wanted is not None else list(all_formats().values())
+    suffixes = sorted({suffix for item in formats for suffix in item.suffixes})
+    paths = [p for p in files_of_format(source, suffixes) if p.name.lower() not in _CLASS_LISTS]
+    if not paths:
+        name = "annotation" if wanted is None else wanted.name
+        raise ValueError(
+            f"{source}: expected {name} files ({', '.join(f'*{s}' for s in suffixes)}), found none"
+        )
+    return paths
+
+
+def _read_file(content: FileContent, own: AnnotationFormat, reading: Reading) -> None:
+    known = set(reading.images)
+    try:
+        own.read(content, reading)
+    except ValueError:
+        # Half an image is none.
+        for image_id in reading.images.keys() - known:
+            del reading.images[image_id]
+        raise
+    if content.encoding not in ("utf-8", "utf-16-le", "utf-16-be"):
+        reading.repair("text in another encoding", f"{content.path}: read as {content.encoding}")
+    reading.summary.formats[own.name] += 1
+
+
+def _read_without_objects(content: FileContent, reading: Reading) -> None:
+    """Read a file in which nothing speaks for a format: as the others, or not at all."""
+    formats = reading.summary.formats
+    root = content.xml
+    is_empty = not content.rows or (root is not None and root.find("object") is None)
+    if not formats or not is_empty:
+        names = ", ".join(all_formats())
+        raise (LabelError if formats else FormatMismatch)(
+            f"expected a file of a known format, got one that looks like none; say with --format "
+            f"which it is: {names}",
+            "unknown format",
+        )
+    (name, _), *_ = formats.most_common(1)
+    _read_file(content, get_format(name), reading)
+
+
+def _complete(image: AnnotatedImage, images: Mapping[str, Path]) -> AnnotatedImage:
+    """Return the image with the name and the size that tools need."""
+    path = images.get(image.image_id)
+    name = path.name if path is not None else image.file_name.replace("\\", "/")
+    size_hw = read_image_size_hw(path) if path is not None else image.size_hw
+    if size_hw is None or not name:
+        raise ValueError(
+            f"{image.source}: image {image.image_id!r}: its file name and size are not known; give "
+            "the folder of the images (--images)"
+        )
+    return replace(image, file_name=name.rpartition("/")[2], size_hw=size_hw)
+
+
+def _class_order(reading: Reading) -> list[str]:
+    given: Sequence[str] = list((reading.options.classes or {}).values())
+    words = ["-".join(name.split()) for name in given]
+    others = sorted(reading.summary.class_counts.keys() - set(words))
+    return [*dict.fromkeys(words), *others]
+
+
+def describe_conversion(summary: ConversionSummary, out: Path) -> str:
+    """Return what was read, kept, changed and left out, in a few lines."""
+    read = summary.read
+    formats = ", ".join(f"{count} x {name}" for name, count in read.formats.items())
+    lines = [
+        f"read: {formats} files, {summary.num_images} images, {read.num_objects} objects",
+        f"  turned: {read.kinds['turned']}, upright (no angle in the file): "
+        f"{read.kinds['upright']}, rectangles fitted to polygons or masks: {read.kinds['fitted']}, "
+        f"difficult: {read.num_difficult}",
+    ]
+    lines += [f"  {name}: {count}" for name, count in read.class_counts.most_common()]
+    for name, word in read.renamed.items():
+        lines.append(f"class {name!r} is written {word!r}")
+    for verb, problems in (("repaired", read.repaired), ("left out", read.left_out)):
+        for kind, count in problems.counts.most_common():
+            lines.append(f"{verb}: {count} x {kind}")
+        lines += [f"    {example}" for example in problems.examples]
+    lines.append(f"wrote {summary.num_files} files to {out}")
+    if summary.images_without_labels:
+        lines.append(
+            f"{len(summary.images_without_labels)} images have no annotations "
+            f"({some_names(summary.images_without_labels, num=3)}); where they hold no objects, "
+            "give them empty label files"
+        )
+    if summary.labels_without_image:
+        lines.append(
+            f"{len(summary.labels_without_image)} annotated images are not among the images "
+            f"({some_names(summary.labels_without_image, num=3)})"
+        )
+    return "\n".join(lines)

@@ -13,15 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tcm_d2.data.annotation_files import (
-    read_dior_xml,
-    read_hrsc_xml,
-    read_icdar_txt,
-    read_ucas_txt,
-)
+from tcm_d2.data.conversion import read_annotations
 from tcm_d2.data.dota.classes import DOTA_V2_CLASSES, DOTA_V15_CLASSES
 from tcm_d2.data.dota.labels import (
     DotaLabel,
+    DotaObject,
     LabelProblems,
     OnError,
     check_label,
@@ -31,6 +27,9 @@ from tcm_d2.data.dota.labels import (
 from tcm_d2.data.dota.loading import load_dota_split, load_labelled_images
 from tcm_d2.data.dota.manifest import IMAGE_FOLDER, LABEL_FOLDER, MANIFEST_NAME
 from tcm_d2.data.dota.register import dataset_root, register_dota, register_loader
+from tcm_d2.data.formats.reading import OnError as OnReadError
+from tcm_d2.data.formats.reading import ReadOptions, image_id_of
+from tcm_d2.data.formats.ucas import UCAS_AOD_CLASSES
 from tcm_d2.data.images import list_images
 
 logger = logging.getLogger(__name__)
@@ -42,18 +41,19 @@ DIOR_R_CLASSES: tuple[str, ...] = (
     "vehicle", "windmill",
 )  # fmt: skip
 HRSC2016_CLASSES: tuple[str, ...] = ("ship",)
-UCAS_AOD_CLASSES: tuple[str, ...] = ("car", "plane")
 ICDAR2015_CLASSES: tuple[str, ...] = ("text",)
 
 _PARTS = ("train", "val", "trainval", "test")
+_ON_ERROR: dict[OnError, OnReadError] = {"raise": "stop", "skip": "skip", "repair": "repair"}
 
 
 class LabelledImage(NamedTuple):
-    """An image file, and a function that reads its labels (None: it has none)."""
+    """An image file, its annotation file and the class of all that is in it, where one is given."""
 
     image_id: str
     image_path: Path
-    read_label: Callable[[], DotaLabel] | None
+    label_path: Path
+    class_name: str | None = None
 
 
 def register_public_sets() -> list[str]:
@@ -117,7 +117,7 @@ def register_dior_r(
         on_error: "skip" leaves out objects of unknown classes or without area, and counts them.
     """
     base = dataset_root() / "DIOR" if root is None else Path(root)
-    return _register_parts("dior_r", base, DIOR_R_CLASSES, _list_dior_r, _PARTS, on_error)
+    return _register_parts("dior_r", base, DIOR_R_CLASSES, _list_dior_r, "dior", _PARTS, on_error)
 
 
 def register_hrsc2016(
@@ -131,7 +131,9 @@ def register_hrsc2016(
         on_error: "skip" leaves out objects without area, and counts them.
     """
     base = dataset_root() / "HRSC2016" if root is None else Path(root)
-    return _register_parts("hrsc2016", base, HRSC2016_CLASSES, _list_hrsc2016, _PARTS, on_error)
+    return _register_parts(
+        "hrsc2016", base, HRSC2016_CLASSES, _list_hrsc2016, "hrsc", _PARTS, on_error
+    )
 
 
 def register_ucas_aod(
@@ -149,7 +151,9 @@ def register_ucas_aod(
     """
     base = dataset_root() / "UCAS_AOD" if root is None else Path(root)
     parts = ("", *_PARTS)
-    return _register_parts("ucas_aod", base, UCAS_AOD_CLASSES, _list_ucas_aod, parts, on_error)
+    return _register_parts(
+        "ucas_aod", base, UCAS_AOD_CLASSES, _list_ucas_aod, "ucas", parts, on_error
+    )
 
 
 def register_icdar2015(
@@ -167,11 +171,14 @@ def register_icdar2015(
     """
     base = dataset_root() / "ICDAR2015" if root is None else Path(root)
     parts = ("train", "test")
-    return _register_parts("icdar2015", base, ICDAR2015_CLASSES, _list_icdar2015, parts, on_error)
+    return _register_parts(
+        "icdar2015", base, ICDAR2015_CLASSES, _list_icdar2015, "icdar", parts, on_error
+    )
 
 
 def load_public_set(
     list_pairs: Callable[[Path, str], list[LabelledImage]],
+    label_format: str,
     root: Path,
     part: str,
     classes: Sequence[str],
@@ -184,11 +191,9 @@ def load_public_set(
     """
     problems = LabelProblems()
     items: list[tuple[str, Path, DotaLabel | None]] = []
-    for image_id, image_path, read in list_pairs(root, part):
-        label = None
-        if read is not None:
-            label = read()
-            check_label(label, str(image_path), classes, on_error=on_error, problems=problems)
+    for image_id, image_path, label_path, class_name in list_pairs(root, part):
+        label = _read_foreign(label_path, label_format, class_name, on_error, problems)
+        check_label(label, str(label_path), classes, on_error=on_error, problems=problems)
         items.append((image_id, image_path, label))
     if problems.counts:
         logger.warning("%s: objects left out or repaired: %s", root, problems.summary())
@@ -197,18 +202,42 @@ def load_public_set(
     return load_labelled_images(items, classes, where=f"{root} {part}")
 
 
+def _read_foreign(
+    path: Path,
+    label_format: str,
+    class_name: str | None,
+    on_error: OnError,
+    problems: LabelProblems,
+) -> DotaLabel:
+    classes = None if class_name is None else {0: class_name}
+    options = ReadOptions(classes=classes, on_error=_ON_ERROR[on_error])
+    reading = read_annotations(path, label_format, options)
+    problems.merge(reading.summary.left_out)
+    problems.merge(reading.summary.repaired)
+    return DotaLabel(
+        [
+            DotaObject(obj.quad, obj.class_name, obj.difficult)
+            for image in reading.images.values()
+            for obj in image.objects
+        ]
+    )
+
+
 def _register_parts(
     name: str,
     root: Path,
     classes: Sequence[str],
     list_pairs: Callable[[Path, str], list[LabelledImage]],
+    label_format: str,
     parts: Iterable[str],
     on_error: OnError,
 ) -> list[str]:
     names = []
     for part in parts:
         full_name = f"{name}_{part}" if part else name
-        load = partial(load_public_set, list_pairs, root, part, tuple(classes), on_error)
+        load = partial(
+            load_public_set, list_pairs, label_format, root, part, tuple(classes), on_error
+        )
         key = (name, str(root), part, on_error)
         register_loader(full_name, load, key, classes, None, labels_in_dicts=True)
         names.append(full_name)
@@ -251,10 +280,8 @@ def _list_dior_r(root: Path, part: str) -> list[LabelledImage]:
     annotations = root / "Annotations" / "Oriented Bounding Boxes"
     pairs = []
     for image_id in _read_image_set(root / "ImageSets" / "Main", part):
-        xml = _partner(annotations / f"{image_id}.xml", image_id)
-        pairs.append(
-            LabelledImage(image_id, _image(images, image_id, root), partial(read_dior_xml, xml))
-        )
+        xml = _label_file(annotations / f"{image_id}.xml", image_id)
+        pairs.append(LabelledImage(image_id, _image(images, image_id, root), xml))
     return pairs
 
 
@@ -263,10 +290,8 @@ def _list_hrsc2016(root: Path, part: str) -> list[LabelledImage]:
     images = list_images(_existing(full / "AllImages", "FullDataSet/AllImages/"))
     pairs = []
     for image_id in _read_image_set(root / "ImageSets", part):
-        xml = _partner(full / "Annotations" / f"{image_id}.xml", image_id)
-        pairs.append(
-            LabelledImage(image_id, _image(images, image_id, root), partial(read_hrsc_xml, xml))
-        )
+        xml = _label_file(full / "Annotations" / f"{image_id}.xml", image_id)
+        pairs.append(LabelledImage(image_id, _image(images, image_id, root), xml))
     return pairs
 
 
@@ -276,10 +301,8 @@ def _list_ucas_aod(root: Path, part: str) -> list[LabelledImage]:
         folder = _existing(root / class_name.upper(), "CAR/ and PLANE/")
         for stem, path in list_images(folder).items():
             image_id = f"{class_name.upper()}_{stem}"
-            text = _partner(folder / f"{stem}.txt", image_id)
-            found[image_id] = LabelledImage(
-                image_id, path, partial(read_ucas_txt, text, class_name)
-            )
+            text = _label_file(folder / f"{stem}.txt", image_id)
+            found[image_id] = LabelledImage(image_id, path, text, class_name)
     if not part:
         return list(found.values())
     wanted = _read_image_set(root / "ImageSets", part)
@@ -300,8 +323,8 @@ def _list_icdar2015(root: Path, part: str) -> list[LabelledImage]:
     images = list_images(_existing(root / image_folder, f"{image_folder}/ and {label_folder}/"))
     pairs = []
     for image_id, path in images.items():
-        text = _partner(root / label_folder / f"gt_{image_id}.txt", image_id)
-        pairs.append(LabelledImage(image_id, path, partial(read_icdar_txt, text)))
+        text = _label_file(root / label_folder / f"gt_{image_id}.txt", image_id)
+        pairs.append(LabelledImage(image_id, path, text))
     return pairs
 
 
@@ -322,7 +345,8 @@ def _read_image_set(folder: Path, part: str) -> list[str]:
             "shows the tree"
         )
     lines = path.read_text(encoding="utf-8-sig").splitlines()
-    return [Path(line.strip()).stem for line in lines if line.strip()]
+    names = (line.strip().replace("\\", "/").rpartition("/")[2] for line in lines if line.strip())
+    return [image_id_of(name) for name in names]
 
 
 def _image(images: dict[str, Path], image_id: str, root: Path) -> Path:
@@ -331,7 +355,7 @@ def _image(images: dict[str, Path], image_id: str, root: Path) -> Path:
     return images[image_id]
 
 
-def _partner(path: Path, image_id: str) -> Path:
+def _label_file(path: Path, image_id: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: annotations of image {image_id} not found")
     return path

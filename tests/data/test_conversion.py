@@ -8,13 +8,15 @@ import math
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from tcm_d2.data.conversion import convert_to_dota, read_class_names
+from tcm_d2.data.conversion import ConversionSummary, convert_annotations, read_class_names
 from tcm_d2.data.dota.labels import read_label
+from tcm_d2.data.formats.reading import ReadOptions
 from tests.conftest import REPO_DIR
 
 SIZE_HW = (120, 200)
@@ -26,6 +28,19 @@ def corners(center: tuple[float, float], sides: tuple[float, float], angle: floa
     u = np.array([math.cos(angle), math.sin(angle)]) * sides[0] / 2
     v = np.array([-math.sin(angle), math.cos(angle)]) * sides[1] / 2
     return np.array(center) + np.array([-u - v, u - v, u + v, -u + v])
+
+
+def convert_to_dota(
+    source_format: str, source: Path, out: Path, *, image_dir: Path | None, classes: Any
+) -> ConversionSummary:
+    names = classes if classes is None or isinstance(classes, dict) else dict(enumerate(classes))
+    return convert_annotations(
+        source,
+        out,
+        source_format=source_format,
+        image_dir=image_dir,
+        options=ReadOptions(classes=names),
+    )
 
 
 QUADS = [corners(*box[:3]) for box in BOXES]
@@ -67,7 +82,7 @@ def test_rolabelimg_round_trip(tmp_path: Path) -> None:
     summary = convert_to_dota(
         "rolabelimg", tmp_path / "xml", tmp_path / "out", image_dir=None, classes=None
     )
-    assert (summary.num_files, summary.num_objects) == (1, 3)
+    assert (summary.num_files, summary.read.num_objects) == (1, 3)
     _check(tmp_path / "out" / "a.txt", names=[*NAMES, "tennis-court"])
     objects = read_label(tmp_path / "out" / "a.txt").objects
     assert [obj.difficult for obj in objects] == [0, 1, 0]
@@ -83,13 +98,13 @@ def test_yolo_obb_round_trip(tmp_path: Path, images: Path) -> None:
     (tmp_path / "labels" / "a.txt").write_text("\r\n".join(rows))
     (tmp_path / "data.yaml").write_text("names:\n  0: plane\n  1: ship\n")
     classes = read_class_names(tmp_path / "data.yaml")
-    assert classes == ["plane", "ship"]
+    assert classes == {0: "plane", 1: "ship"}
     summary = convert_to_dota(
         "yolo-obb", tmp_path / "labels", tmp_path / "out", image_dir=images, classes=classes
     )
     _check(tmp_path / "out" / "a.txt")
     assert summary.images_without_labels == ["b"]
-    assert summary.class_counts == {"ship": 1, "plane": 1}
+    assert summary.read.class_counts == {"ship": 1, "plane": 1}
 
 
 def test_coco_round_trip_keeps_quads_and_fits_rectangles_to_other_outlines(tmp_path: Path) -> None:
@@ -99,7 +114,7 @@ def test_coco_round_trip_keeps_quads_and_fits_rectangles_to_other_outlines(tmp_p
     annotations = [
         {"image_id": 7, "category_id": 2, "segmentation": [ship]},
         {"image_id": 7, "category_id": 1, "segmentation": triangles, "iscrowd": 0},
-        {"image_id": 7, "category_id": 1, "segmentation": {"counts": "x"}, "iscrowd": 1},
+        {"image_id": 7, "category_id": 1, "segmentation": {"counts": [3, 4], "size": [9, 9]}},
         {"image_id": 8, "category_id": 1, "bbox": [1, 2, 8, 5], "iscrowd": 1},
     ]
     content = {
@@ -108,10 +123,15 @@ def test_coco_round_trip_keeps_quads_and_fits_rectangles_to_other_outlines(tmp_p
         "categories": [{"id": 1, "name": "plane"}, {"id": 2, "name": "ship"}],
     }
     (tmp_path / "coco.json").write_text(json.dumps(content))
-    summary = convert_to_dota(
-        "coco", tmp_path / "coco.json", tmp_path / "out", image_dir=None, classes=None
+    with pytest.raises(
+        ValueError, match=r"coco\.json: annotation number 3: expected runs that fill"
+    ):
+        convert_annotations(tmp_path / "coco.json", tmp_path / "out")
+    summary = convert_annotations(
+        tmp_path / "coco.json", tmp_path / "out", options=ReadOptions(on_error="skip")
     )
-    assert (summary.num_objects, summary.num_left_out) == (3, 1)
+    assert summary.read.kinds == {"turned": 1, "fitted": 1, "upright": 1}
+    assert (summary.read.num_objects, summary.read.left_out.counts) == (3, {"bad mask": 1})
     _check(tmp_path / "out" / "a.txt")
     upright = read_label(tmp_path / "out" / "b.txt").objects[0]
     assert (upright.quad, upright.difficult) == ((1, 2, 9, 2, 9, 7, 1, 7), 1)
@@ -121,17 +141,32 @@ def test_coco_round_trip_keeps_quads_and_fits_rectangles_to_other_outlines(tmp_p
     ("source_format", "name", "content", "message"),
     [
         ("rolabelimg", "a.xml", "<annotation><object>", r"a\.xml: expected an XML file"),
-        ("rolabelimg", "a.xml", "<a><object/></a>", r"a\.xml: expected <robndbox> or <bndbox>"),
+        (
+            "rolabelimg",
+            "a.xml",
+            "<a><object/></a>",
+            r"a\.xml: object 1: expected <robndbox> or <bndbox>",
+        ),
         ("dior", "a.xml", "<a><object/></a>", r"expected <robndbox> in every <object>"),
         ("hrsc", "a.xml", "<a><HRSC_Object/></a>", r"expected <mbox_cx> in every <HRSC_Object>"),
         ("yolo-obb", "a.txt", "0 .1 .2 .3", r"a\.txt:1: expected 9 fields"),
-        ("yolo-obb", "a.txt", "5" + " .5" * 8, r"a\.txt:1: expected a class index in \[0, 1\)"),
+        ("yolo-obb", "a.txt", "5" + " .5" * 8, r"a\.txt:1: expected a class index of \[0, 1\)"),
         ("yolo-obb", "a.txt", "0" + " 50" * 8, r"a\.txt:1: .*are these pixels"),
-        ("yolo-obb", "c.txt", "0" + " .5" * 8, r"1 label files have no image \(c\)"),
+        (
+            "yolo-obb",
+            "c.txt",
+            "0" + " .5" * 8,
+            r"c\.txt: image 'c': its corners are parts of the image's size",
+        ),
         ("ucas", "a.txt", "1 2 3", r"a\.txt:1: expected 13 numbers"),
-        ("icdar", "a.txt", "1,2,3,x,5,6,7,8,hi", r"a\.txt:1: expected 8 finite numbers"),
+        (
+            "icdar",
+            "a.txt",
+            "1,2,3,x,5,6,7,8,hi",
+            r"a\.txt:1: expected a finite number in a corner, got 'x'",
+        ),
         ("icdar", "a.txt", "1,2,3", r"a\.txt:1: expected 8 coordinates"),
-        ("coco", "", '{"images": []}', r"expected a COCO file .* KeyError"),
+        ("coco", "", '{"images": []}', r"expected a COCO file .* without annotations, categories"),
         ("rolabelimg", "a.txt", "", r"expected rolabelimg files \(\*\.xml\), found none"),
     ],
 )
@@ -169,7 +204,7 @@ def test_command_line(
     arguments += ["--image-dir", images]
     assert tool.main([str(argument) for argument in arguments]) == 0
     shown = capsys.readouterr().out
-    assert "wrote 1 label files with 2 objects" in shown and "1 images have no annotations" in shown
+    assert "1 images, 2 objects" in shown and "1 images have no annotations" in shown
     objects = read_label(tmp_path / "out" / "a.txt").objects
     assert [obj.difficult for obj in objects] == [0, 1]
     arguments[3] = tmp_path / "nowhere"

@@ -117,7 +117,7 @@ def test_icdar2015(tmp_path: Path) -> None:
     label = tmp_path / "ch4_training_localization_transcription_gt" / "gt_img_1.txt"
     _text(label, "\ufeff1,2,9,2,9,7,1,7,a,b\r\n1,2,9,2,9,7,1,7,###\r\n5,5,5,5,5,5,5,5,c\r\n")
     register_icdar2015(tmp_path)
-    with pytest.raises(ValueError, match=r"img_1\.jpg:3: expected a quad with an area"):
+    with pytest.raises(ValueError, match=r"gt_img_1\.txt:3: expected an area"):
         DatasetCatalog.get("icdar2015_train")
     DatasetCatalog.remove("icdar2015_train")
     DatasetCatalog.remove("icdar2015_test")

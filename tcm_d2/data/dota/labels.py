@@ -11,7 +11,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -186,6 +186,11 @@ def check_label(
 
 def write_label(path: str | os.PathLike[str], label: DotaLabel) -> None:
     """Write one label file atomically: readers see the old file or the whole new one."""
+    write_bytes_atomically(path, format_label(label))
+
+
+def format_label(label: DotaLabel) -> bytes:
+    """Return the content of a label file."""
     lines = []
     if label.image_source is not None:
         lines.append(f"imagesource:{label.image_source}")
@@ -195,7 +200,7 @@ def write_label(path: str | os.PathLike[str], label: DotaLabel) -> None:
         # "+ 0.0" turns a rounded -0.0 into 0.0.
         numbers = " ".join(repr(round(float(v), WRITTEN_DECIMALS) + 0.0) for v in obj.quad)
         lines.append(f"{numbers} {obj.class_name} {obj.difficult}")
-    write_bytes_atomically(path, "".join(f"{line}\n" for line in lines).encode("utf-8"))
+    return "".join(f"{line}\n" for line in lines).encode("utf-8")
 
 
 def _read_lines(path: str) -> list[str]:
@@ -325,14 +330,21 @@ def list_labels(label_dir: str | os.PathLike[str]) -> dict[str, Path]:
 
     Raises:
         FileNotFoundError: when there is no such folder.
+        ValueError: when two files share an image id (``P1.txt`` and ``P1.TXT``).
     """
     folder = Path(label_dir)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"label folder {folder}: expected a folder with DOTA label files (*.txt), found none"
         )
-    return {path.stem: path for path in _sorted(folder.glob("*.txt"))}
-
-
-def _sorted(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if not path.name.startswith("."))
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() != ".txt" or path.name.startswith(".") or not path.is_file():
+            continue
+        if path.stem in found:
+            raise ValueError(
+                f"{folder}: expected one label file per id, got {found[path.stem].name} and "
+                f"{path.name}; remove one of them"
+            )
+        found[path.stem] = path
+    return found

@@ -1,0 +1,1 @@
+"""Annotation files of other tools and data sets: one module a format, found by `contract`."""

@@ -27,8 +27,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 import tcm_d2
-from tcm_d2.checkpoint.convert import convert_state_dict
-from tcm_d2.checkpoint.head_names import HEAD_TITLES, find_own_head_kind
+from tcm_d2.checkpoint.convert import convert_state_dict, find_own_head
 from tcm_d2.checkpoint.inference_file import inference_metadata
 from tcm_d2.checkpoint.load import load_weights, match_weights
 from tcm_d2.checkpoint.load_report import names_by_first_part, report_table
@@ -36,8 +35,8 @@ from tcm_d2.engine.loop import EMA_KEY
 from tcm_d2.engine.open_config import open_plan
 from tcm_d2.files import write_atomically
 from tcm_d2.messages import some_names
+from tcm_d2.modeling.class_text import FIXED_TEXT_NAMES
 from tcm_d2.modeling.clip.text import decode_prompts
-from tcm_d2.modeling.meta_arch.one_stage import FIXED_TEXT_NAMES
 from tcm_d2.weight_files.description import describe_tensors, find_naming
 from tcm_d2.weight_files.reading import WeightFile, read_weight_file
 
@@ -129,11 +128,11 @@ def describe(path: Path, file: WeightFile) -> str:
         f"  {len(file.tensors)} tensors, {num_values:,} values, {', '.join(dtypes)}",
     ]
     converted = convert_state_dict(file.tensors).state_dict
-    kind = find_own_head_kind(converted)
-    if kind is not None:
+    head = find_own_head(converted)
+    if head is not None:
         outputs = converted.get("head.class_predictor.bias")
         num_outputs = "?" if outputs is None else len(outputs)
-        lines.append(f"  head: rotated {HEAD_TITLES[kind]}, {num_outputs} class outputs per cell")
+        lines.append(f"  head: rotated {head.title}, {num_outputs} class outputs per cell")
     if all(name in file.tensors for name in FIXED_TEXT_NAMES):
         prompts = decode_prompts(file.tensors[FIXED_TEXT_NAMES[1]])
         lines.append(f"  for inference only: text features as constants of {', '.join(prompts)}")

@@ -1,7 +1,8 @@
-"""CLIP-ResNet50 with the rotated RetinaNet head alone: the honest baseline of tcm_retinanet."""
+"""CLIP-ResNet50 with the rotated RetinaNet head: the baseline without TCM of tcm_retinanet."""
 
 from .tcm_retinanet import dataloader, lr_multiplier, model, optimizer, train
 
 model.tcm = None
-model.clip.with_text = False
+model.class_text = None
+dataloader.train.mapper.with_class_masks = False
 train.output_dir = "output/retinanet_no_tcm"

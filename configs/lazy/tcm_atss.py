@@ -11,10 +11,10 @@ from .common.model import model
 from .common.optim import lr_multiplier, optimizer
 from .common.train import train
 
-model.fpn.extra_levels_from = "input"
-model.fpn.relu_before_extra = False
+model.neck.extra_levels_from = "input"
+model.neck.relu_before_extra = False
 model.head = L(RotatedATSSHead)(
-    in_channels="${model.fpn.out_channels}",
+    in_channels="${model.neck.out_channels}",
     channels=256,
     num_classes=15,
     num_convs=4,

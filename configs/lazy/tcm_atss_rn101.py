@@ -2,5 +2,5 @@
 
 from .tcm_atss import dataloader, lr_multiplier, model, optimizer, train
 
-model.clip.name = "RN101-quickgelu"
+model.backbone.name = "RN101-quickgelu"
 train.output_dir = "output/tcm_atss_rn101"

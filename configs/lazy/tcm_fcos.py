@@ -13,7 +13,7 @@ from .common.train import train
 STRIDES_PX = [8, 16, 32, 64, 128]
 
 model.head = L(RotatedFCOSHead)(
-    in_channels="${model.fpn.out_channels}",
+    in_channels="${model.neck.out_channels}",
     channels=256,
     num_classes=15,
     num_convs=4,

@@ -4,7 +4,7 @@ from .tcm_fcos import dataloader, lr_multiplier, model, optimizer, train
 
 dataloader.train.names = ["dior_r_trainval"]
 dataloader.test.names = ["dior_r_test"]
-model.clip.class_prompts.class_names = [
+model.class_text.class_names = [
     "airplane",
     "airport",
     "baseball field",

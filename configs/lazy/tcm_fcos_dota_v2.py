@@ -6,6 +6,6 @@ from .tcm_fcos import dataloader, lr_multiplier, model, optimizer, train
 
 dataloader.train.names = ["dota_v2_trainval"]
 dataloader.test.names = ["dota_v2_test"]
-model.clip.class_prompts.class_names = [*DOTA_V1_PROMPTS, "container crane", "airport", "helipad"]
+model.class_text.class_names = [*DOTA_V1_PROMPTS, "container crane", "airport", "helipad"]
 model.head.num_classes = 18
 train.output_dir = "output/tcm_fcos_dota_v2"

@@ -4,7 +4,7 @@ from .tcm_fcos import dataloader, lr_multiplier, model, optimizer, train
 
 dataloader.train.names = ["hrsc2016_trainval"]
 dataloader.test.names = ["hrsc2016_test"]
-model.clip.class_prompts.class_names = ["ship"]
+model.class_text.class_names = ["ship"]
 model.head.num_classes = 1
 train.max_epochs = 36
 train.step_epochs = [27]

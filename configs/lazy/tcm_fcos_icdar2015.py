@@ -11,7 +11,7 @@ dataloader.test.names = ["icdar2015_test"]
 dataloader.train.mapper.augmentations = [
     L(RandomRotation)(probability=0.5, max_angle_deg=10.0, border_rgb="${model.pixel_mean}")
 ]
-model.clip.class_prompts.class_names = ["text"]
+model.class_text.class_names = ["text"]
 model.head.num_classes = 1
 train.max_epochs = 36
 train.step_epochs = [27]

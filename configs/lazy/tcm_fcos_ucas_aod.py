@@ -4,7 +4,7 @@ from .tcm_fcos import dataloader, lr_multiplier, model, optimizer, train
 
 dataloader.train.names = ["ucas_aod_trainval"]
 dataloader.test.names = ["ucas_aod_test"]
-model.clip.class_prompts.class_names = ["car", "plane"]
+model.class_text.class_names = ["car", "plane"]
 model.head.num_classes = 2
 train.max_epochs = 36
 train.step_epochs = [27]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from torch import Tensor
 
-from tcm_d2.checkpoint.head_names import HeadKind, convert_head_name, find_head_kind
 from tcm_d2.checkpoint.load_report import Reshaped
+from tcm_d2.config.registries import ROTATED_HEAD_REGISTRY, import_parts
 from tcm_d2.modeling.clip.weights import POOL_PREFIX, UNUSED_NAMES
+from tcm_d2.modeling.heads.contract import ForeignNames
 from tcm_d2.weight_files.description import Naming, find_naming
 
 # The neck takes res3 .. res5; the reference keeps the extra levels' convolutions in the same list.
@@ -37,7 +38,12 @@ _NECK_CONV = re.compile(r"^neck\.(lateral|fpn)_convs\.(\d+)\.conv\.(weight|bias)
 _LATERAL_CONV = re.compile(r"^neck\.lateral_convs\.\d+\.conv\.weight$")
 _DECODER = re.compile(r"^(vis|text)_context_decoder\.(.+)$")
 _DECODER_NAMES = {"vis": "tcm.visual_decoder", "text": "tcm.text_decoder"}
-_HEAD_PREFIX = "bbox_head."
+_HEAD_PREFIX, _OWN_HEAD_PREFIX = "bbox_head.", "head."
+# A tower's block in mmrotate is a convolution, perhaps a norm, and an activation.
+_TOWER = re.compile(r"^(cls|reg)_convs\.(\d+)\.(conv|gn)\.(weight|bias)$")
+_TOWER_NAMES = {"cls": "class_tower", "reg": "box_tower"}
+# What all heads have here, so that it tells none from another.
+_COMMON_MODULES = {*_TOWER_NAMES.values(), "class_predictor"}
 
 
 class ConvertedStateDict(NamedTuple):
@@ -91,10 +97,10 @@ def convert_mmrotate_state_dict(state_dict: Mapping[str, Tensor]) -> ConvertedSt
     dead: list[str] = []
     unknown: list[str] = []
     reshaped, notes = [], _mmrotate_notes(state_dict)
-    head_kind = _find_head_kind(state_dict)
+    head = _head_of_mmrotate(state_dict)
     has_our_neck = _has_our_neck(state_dict)
     for name, tensor in state_dict.items():
-        our_name = convert_mmrotate_name(name, head_kind)
+        our_name = convert_mmrotate_name(name, head)
         if name.startswith("neck.") and not has_our_neck:
             our_name = None
         if our_name is None:
@@ -109,9 +115,61 @@ def convert_mmrotate_state_dict(state_dict: Mapping[str, Tensor]) -> ConvertedSt
     return ConvertedStateDict(converted, dead, unknown, naming, reshaped, notes)
 
 
-def _find_head_kind(state_dict: Mapping[str, Tensor]) -> HeadKind | None:
-    names = [n.removeprefix(_HEAD_PREFIX) for n in state_dict if n.startswith(_HEAD_PREFIX)]
-    return find_head_kind(names)
+def _head_of_mmrotate(state_dict: Mapping[str, Tensor]) -> ForeignNames | None:
+    return find_foreign_head(
+        n.removeprefix(_HEAD_PREFIX) for n in state_dict if n.startswith(_HEAD_PREFIX)
+    )
+
+
+def known_heads() -> Iterator[ForeignNames]:
+    """Yield the names that each registered head has in mmrotate's checkpoints."""
+    import_parts()
+    for _, head in ROTATED_HEAD_REGISTRY:
+        if hasattr(head, "foreign_names"):
+            yield head.foreign_names
+
+
+def find_foreign_head(names: Iterable[str]) -> ForeignNames | None:
+    """Return whose head these are, or None.
+
+    Args:
+        names: mmrotate's names below ``bbox_head.``.
+    """
+    modules = {name.partition(".")[0] for name in names}
+    for head in known_heads():
+        if any(ours == "class_predictor" and m in modules for m, ours in head.modules.items()):
+            return head
+    return None
+
+
+def find_own_head(names: Iterable[str]) -> ForeignNames | None:
+    """Return which registered head is among the names of a whole detector of ours, or None.
+
+    It is the one with the fewest modules that has all that are there.
+    """
+    modules = {name.split(".")[1] for name in names if name.startswith(_OWN_HEAD_PREFIX)}
+    modules -= _COMMON_MODULES
+    fitting = [head for head in known_heads() if modules and modules <= {*head.modules.values()}]
+    return min(fitting, key=lambda head: len(head.modules), default=None)
+
+
+def convert_head_name(name: str, head: ForeignNames) -> str | None:
+    """Return our name of a rotated head's tensor, or None if it is not one.
+
+    No value changes: the heads regress in the reference's own frame, and the coders convert.
+
+    Args:
+        name: name below ``bbox_head.``, such as ``cls_convs.0.conv.weight``.
+        head: the head it belongs to.
+    """
+    tower = _TOWER.match(name)
+    if tower is not None:
+        branch, block, layer_kind, suffix = tower.groups()
+        layer = head.layers_per_block * int(block) + (layer_kind == "gn")
+        return f"{_TOWER_NAMES[branch]}.{layer}.{suffix}"
+    first, _, rest = name.partition(".")
+    ours = head.modules.get(first)
+    return f"{ours}.{rest}" if ours is not None and rest else None
 
 
 def _has_our_neck(state_dict: Mapping[str, Tensor]) -> bool:
@@ -132,17 +190,18 @@ def _mmrotate_notes(state_dict: Mapping[str, Tensor]) -> list[str]:
     if not _has_our_neck(state_dict):
         notes.append("the file's pyramid is not over C3 to C5: not loaded")
     has_head = any(name.startswith(_HEAD_PREFIX) for name in state_dict)
-    if has_head and _find_head_kind(state_dict) is None:
-        notes.append("the file's head is none of FCOS, ATSS and RetinaNet: not loaded")
+    if has_head and _head_of_mmrotate(state_dict) is None:
+        titles = ", ".join(head.title for head in known_heads())
+        notes.append(f"the file's head is none of {titles}: not loaded")
     return notes
 
 
-def convert_mmrotate_name(name: str, head_kind: HeadKind | None = "fcos") -> str | None:
+def convert_mmrotate_name(name: str, head: ForeignNames | None) -> str | None:
     """Return our name of a tensor, or None if it is dead there (see DEAD_PREFIXES) or unknown.
 
     Args:
         name: the reference's name, such as ``backbone.visual.conv1.weight``.
-        head_kind: the model's head; one name can mean different tensors in different heads. None
+        head: the model's head; one name can mean different tensors in different heads. None
             knows no head.
     """
     if name in _SINGLE_NAMES:
@@ -151,9 +210,9 @@ def convert_mmrotate_name(name: str, head_kind: HeadKind | None = "fcos") -> str
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
     if name.startswith(_HEAD_PREFIX):
-        if head_kind is None:
+        if head is None:
             return None
-        head_name = convert_head_name(name.removeprefix(_HEAD_PREFIX), head_kind)
+        head_name = convert_head_name(name.removeprefix(_HEAD_PREFIX), head)
         return None if head_name is None else f"head.{head_name}"
     return _convert_neck_name(name) or _convert_decoder_name(name)
 

@@ -23,6 +23,7 @@ _PATHS: tuple[tuple[str, Any], ...] = (
     ("DATASETS.PATCH_DIRS", []),
     ("train.init_checkpoint", ""),
     ("model.clip.weights", ""),
+    ("model.backbone.weights", ""),
     ("train.output_dir", "output"),
     ("dataloader.patch_dirs", []),
 )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from tcm_d2.checkpoint.head_names import HEAD_TITLES, find_own_head_kind
+from tcm_d2.checkpoint.convert import find_own_head
 from tcm_d2.checkpoint.load_report import Reshaped, Shape
 from tcm_d2.modeling.clip.attention_pool import resize_positional_embedding
 from tcm_d2.modeling.clip.weights import first_text_positions
@@ -87,11 +87,9 @@ def fit_tensors(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Fit
 def _find_foreign_parts(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, str]:
     """Return why parts of the model cannot come from the file, by the prefix of their names."""
     reasons = {}
-    theirs, ours = find_own_head_kind(tensors), find_own_head_kind(own)
+    theirs, ours = find_own_head(tensors), find_own_head(own)
     if theirs is not None and ours is not None and theirs != ours:
-        reasons[_HEAD_PREFIX] = (
-            f"the file's head is {HEAD_TITLES[theirs]}'s, the model's {HEAD_TITLES[ours]}'s"
-        )
+        reasons[_HEAD_PREFIX] = f"the file's head is {theirs.title}'s, the model's {ours.title}'s"
     for prefix, tower in _TOWERS.items():
         if not any(name.startswith(prefix) for name in own):
             continue

@@ -1,4 +1,4 @@
-"""Every configuration key that tcm_d2 adds to Detectron2's, with its default and its reader.
+"""The configuration keys that tcm_d2 adds to Detectron2's, besides those that a part adds itself.
 
 Numbers stand here and in the YAML files only; constructors carry no hyper-parameter defaults.
 """
@@ -6,6 +6,8 @@ Numbers stand here and in the YAML files only; constructors carry no hyper-param
 from __future__ import annotations
 
 from detectron2.config import CfgNode, get_cfg
+
+from tcm_d2.config.registries import add_part_configs, import_parts
 
 # The prompts of DOTA-v1.0 in the order of the label indices.
 DOTA_V1_PROMPTS = [
@@ -28,17 +30,19 @@ DOTA_V1_PROMPTS = [
 
 
 def add_tcm_config(cfg: CfgNode) -> None:
-    """Add tcm_d2's keys to ``cfg`` in place.
+    """Register what comes with this library, and add its keys and its parts' to ``cfg`` in place.
 
     Args:
         cfg: a Detectron2 configuration, usually fresh from ``get_cfg()``.
     """
+    import_parts()
     _add_model_keys(cfg)
     _add_input_keys(cfg)
     _add_data_keys(cfg)
     _add_solver_keys(cfg)
     _add_test_keys(cfg)
     _add_compile_keys(cfg)
+    add_part_configs(cfg)
 
 
 def get_tcm_config() -> CfgNode:
@@ -108,13 +112,17 @@ def _add_tcm_keys(cfg: CfgNode) -> None:
 def _add_head_keys(cfg: CfgNode) -> None:
     # --- neck (modeling/neck) ---
     cfg.MODEL.ROTATED_FPN = CfgNode()
+    # Outputs of the backbone, fine to coarse; the score map joins the last.
+    cfg.MODEL.ROTATED_FPN.IN_FEATURES = ["res3", "res4", "res5"]
     cfg.MODEL.ROTATED_FPN.OUT_CHANNELS = 256
     # Input of P6: "output" (P5) or "input" (C5 with the score map).
     cfg.MODEL.ROTATED_FPN.EXTRA_LEVELS_FROM = "output"
     cfg.MODEL.ROTATED_FPN.RELU_BEFORE_EXTRA = True
 
-    # --- rotated one-stage heads (modeling/heads) ---
+    # --- rotated one-stage heads (modeling/heads), what they share; others stand in their files ---
     cfg.MODEL.ROTATED_HEAD = CfgNode()
+    # A registered head; "" takes the one that MODEL.META_ARCHITECTURE implies.
+    cfg.MODEL.ROTATED_HEAD.NAME = ""
     cfg.MODEL.ROTATED_HEAD.NUM_CLASSES = 15
     cfg.MODEL.ROTATED_HEAD.STRIDES_PX = [8, 16, 32, 64, 128]
     cfg.MODEL.ROTATED_HEAD.CHANNELS = 256
@@ -133,32 +141,11 @@ def _add_head_keys(cfg: CfgNode) -> None:
     cfg.MODEL.ROTATED_HEAD.SCORE_THRESH = 0.05
     cfg.MODEL.ROTATED_HEAD.NMS_THRESH = 0.1
     cfg.MODEL.ROTATED_HEAD.MAX_DETECTIONS = 2000
-    # FCOS: radius of centre sampling in strides; upper bounds of the regression ranges in px (the
-    # last level has none).
-    cfg.MODEL.ROTATED_HEAD.CENTER_SAMPLING_RADIUS = 1.5
-    cfg.MODEL.ROTATED_HEAD.REGRESS_RANGE_BOUNDS_PX = [64, 128, 256, 512]
-    # FCOS: initial side distance in strides. 0 as published: half of the distances then start
-    # below zero, where they get no gradient; a positive value learns sooner from random weights.
-    cfg.MODEL.ROTATED_HEAD.DISTANCE_BIAS_INIT = 0.0
-    # ATSS and RetinaNet: side of the smallest square anchor in strides; sizes 2^(i / n) per octave;
-    # heights / widths. ATSS takes one anchor per cell.
-    cfg.MODEL.ROTATED_HEAD.ANCHOR_SIDE_STRIDES = 4.0
-    cfg.MODEL.ROTATED_HEAD.ANCHOR_SCALES_PER_OCTAVE = 1
-    cfg.MODEL.ROTATED_HEAD.ANCHOR_RATIOS = [1.0]
-    # ATSS and RetinaNet: whose rounding errors decide between nearly equal overlaps when anchors
-    # are given to objects: "reference" (those of mmrotate's code on the CPU, to the last bit) or
-    # "exact" (none: equal overlaps are equal).
-    cfg.MODEL.ROTATED_HEAD.ASSIGNER_IOU = "reference"
-    # ATSS: candidates per object and level.
-    cfg.MODEL.ROTATED_HEAD.ATSS_TOPK = 9
-    # RetinaNet: an anchor is positive from the first IoU on and negative below the second; an
-    # object's best anchors are positive if their IoU is at least the third.
-    cfg.MODEL.ROTATED_HEAD.POSITIVE_IOU_THRESH = 0.5
-    cfg.MODEL.ROTATED_HEAD.NEGATIVE_IOU_THRESH = 0.4
-    cfg.MODEL.ROTATED_HEAD.MIN_POSITIVE_IOU = 0.0
 
 
 def _add_model_keys(cfg: CfgNode) -> None:
+    # Any backbone of Detectron2's registry; without TCM where it is none of CLIP's.
+    cfg.MODEL.BACKBONE.NAME = "build_clip_resnet_backbone"
     _add_clip_keys(cfg)
     _add_tcm_keys(cfg)
     _add_head_keys(cfg)

@@ -55,6 +55,7 @@ def load_config_text(text: str, *, source: str) -> CfgNode:
         source: where it is from, for messages.
     """
     tree = _parse_yaml(text, source)
+    _choose_clip_backbone(tree)
     if BASE_KEY in tree:
         raise ValueError(f"{source}: {BASE_KEY}: expected a whole configuration without bases")
     cfg = get_tcm_config()
@@ -112,7 +113,19 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, dict
         if not base_path.is_file():
             raise FileNotFoundError(f"{path}: {BASE_KEY}: no file '{base_path}'")
         layers += _read_with_bases(base_path, (*seen, resolved))
+    _choose_clip_backbone(tree)
     return [*layers, (str(path), tree)]
+
+
+def _choose_clip_backbone(tree: dict[str, Any]) -> None:
+    """Give the copy of a run from before MODEL.BACKBONE.NAME was read the backbone it had.
+
+    Such a copy holds every key of Detectron2's with its default, and no name of a head.
+    """
+    model = tree.get("MODEL")
+    if "VERSION" in tree and isinstance(model, dict) and "LOAD_PROPOSALS" in model:
+        if "NAME" not in model.get("ROTATED_HEAD", {}):
+            model.get("BACKBONE", {}).pop("NAME", None)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

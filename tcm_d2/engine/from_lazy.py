@@ -156,11 +156,8 @@ def _check_sections(cfg: DictConfig) -> None:
 
 def _prompts(model: dict[str, Any]) -> Sequence[str] | None:
     """Return the class prompts without their template; None for a model without text."""
-    if model.get("tcm") is None:
-        return None
-    prompts = model["clip"]["class_prompts"]
-    names: Sequence[str] = prompts["class_names"] if isinstance(prompts, dict) else prompts
-    return names
+    text = model.get("class_text")
+    return None if text is None else text["class_names"]
 
 
 def _tta_config(values: dict[str, Any]) -> TTAConfig | None:
@@ -181,9 +178,9 @@ def _with_target_names(node: Any) -> Any:
 
 def _build_model(tree: dict[str, Any], with_clip_weights: bool) -> nn.Module:
     config = tree["model"]
-    if not with_clip_weights and config["clip"]["weights"]:
-        config = {**config, "clip": {**config["clip"], "weights": ""}}
-        logger.info("model.clip.weights is not read: a whole detector's weights follow")
+    if not with_clip_weights and config["backbone"].get("weights"):
+        config = {**config, "backbone": {**config["backbone"], "weights": ""}}
+        logger.info("model.backbone.weights is not read: a whole detector's weights follow")
     model: nn.Module = instantiate(config)
     return model.to(tree["train"]["device"])
 

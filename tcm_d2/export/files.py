@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 import tcm_d2
 from tcm_d2.export.dense_model import DenseModel
 from tcm_d2.files import write_atomically
-from tcm_d2.modeling.meta_arch.one_stage import SIZE_DIVISIBILITY_PX
+from tcm_d2.modeling.detector import SIZE_DIVISIBILITY_PX
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +64,9 @@ def export_metadata(
         "size_hw": None if size_hw is None else list(size_hw),
         "size_divisor_px": SIZE_DIVISIBILITY_PX,
         "pixel_mean": model.detector.pixel_mean.flatten().tolist(),
-        "strides_px": list(getattr(head, "strides_px", None) or head.anchor_generator.strides_px),
-        "anchors_per_cell": model.anchors_per_cell,
-        # Anchor heads move centres onto the border of the image.
-        "clamps_centers": model.anchors_per_cell is not None,
+        "strides_px": list(head.strides_px),
+        "anchors_per_cell": head.anchors_per_cell,
+        "clamps_centers": head.clamps_centers,
         "score_threshold": head.score_threshold,
         "topk_candidates": head.topk_candidates,
         "nms_threshold": head.nms_threshold,

@@ -167,8 +167,8 @@ class ExportedDetector:
             start += num_rows
         rows, classes = np.divmod(np.concatenate(chosen), class_scores.shape[1])
         scores = class_scores[rows, classes]
-        if "centerness" in outputs:
-            scores = scores * outputs["centerness"][rows]
+        for name in outputs.keys() - {"boxes", "class_scores"}:
+            scores = scores * outputs[name][rows]
         boxes = outputs["boxes"][rows]
         kept = (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
         return boxes[kept], scores[kept], classes[kept].astype(np.int64)

@@ -20,29 +20,11 @@ from tcm_d2.checkpoint.inference_file import inference_config
 from tcm_d2.checkpoint.load import EMA_KEY, SafeCheckpointer, load_weights
 from tcm_d2.config.lazy import TARGET_KEY, load_lazy_config
 from tcm_d2.config.loader import load_config
+from tcm_d2.config.registries import registered_targets
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES, class_name_to_prompt
 from tcm_d2.inference.find_files import Sources, is_lazy_copy
 from tcm_d2.modeling.clip.text import LABEL_FIELD
 from tcm_d2.weight_files.reading import read_weight_file
-
-# What the copy of a Python configuration may call; nothing else in it is looked up.
-_ALLOWED_TARGETS = frozenset(
-    f"tcm_d2.modeling.{name}"
-    for name in (
-        "meta_arch.assembly.build_detector",
-        "meta_arch.assembly.TCMConfig",
-        "meta_arch.assembly.FPNConfig",
-        "clip.weights.CLIPConfig",
-        "clip.text.format_prompts",
-        "heads.fcos.RotatedFCOSHead",
-        "heads.atss.RotatedATSSHead",
-        "heads.retinanet.RotatedRetinaNetHead",
-        "dense.assigners.FCOSAssigner",
-        "dense.anchor_assigners.ATSSAssigner",
-        "dense.anchor_assigners.MaxIoUAssigner",
-        "dense.anchors.AnchorGenerator",
-    )
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,10 +194,10 @@ def _from_yaml(cfg: CfgNode) -> tuple[nn.Module, _Settings]:
 def _from_lazy(tree: dict[str, Any], source: str) -> tuple[nn.Module, _Settings]:
     try:
         config, data, train = tree["model"], tree["dataloader"], tree["train"]
-        if config["clip"]["weights"]:
-            config = {**config, "clip": {**config["clip"], "weights": ""}}
-        prompts = config["clip"]["class_prompts"] if config.get("tcm") is not None else None
-        names = prompts["class_names"] if isinstance(prompts, dict) else prompts
+        if config["backbone"].get("weights"):
+            config = {**config, "backbone": {**config["backbone"], "weights": ""}}
+        text = config.get("class_text")
+        names = None if text is None else text["class_names"]
         test = data["test"]
         factor = _lazy_resize_factor(test["mapper"]["augmentations"])
         settings = _Settings(
@@ -225,7 +207,7 @@ def _from_lazy(tree: dict[str, Any], source: str) -> tuple[nn.Module, _Settings]
             float(test["evaluator"]["nms_iou_threshold"]),
             dict(test.get("tta", {})),
             train["ema_decay"] > 0,
-            prompts["template"] if isinstance(prompts, dict) else LABEL_FIELD,
+            LABEL_FIELD if text is None else text["template"],
         )
     except (KeyError, TypeError) as error:
         raise ValueError(
@@ -250,7 +232,7 @@ def _read_lazy_copy(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(tree, dict) or not isinstance(tree.get("model"), dict):
         raise ValueError(f"{path}: expected the copy of a Python configuration, with a model")
-    refused = sorted(set(_targets(tree["model"])) - _ALLOWED_TARGETS)
+    refused = sorted(set(_targets(tree["model"])) - registered_targets().keys())
     if refused:
         raise ValueError(
             f"{path}: refused, because its model would call {', '.join(refused)}; give the Python "

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from detectron2.structures import Instances, RotatedBoxes
 from torch import Tensor, nn
 
-from tcm_d2.modeling.meta_arch.one_stage import rescale
+from tcm_d2.modeling.dense.decode import rescale
 from tcm_d2.ops import batched_nms_rotated, box_iou_rotated
 from tcm_d2.structures.angles import canonicalize_boxes
 

@@ -1,6 +1,9 @@
-"""Networks; importing this package registers the meta-architectures with Detectron2."""
+"""Networks; importing this package registers them and their parts."""
 
-from tcm_d2.modeling.meta_arch.builders import TCMRotatedFCOS
-from tcm_d2.modeling.meta_arch.one_stage import RotatedOneStageDetector
+import tcm_d2.modeling.backbone.clip_resnet
+import tcm_d2.modeling.heads.atss
+import tcm_d2.modeling.heads.fcos
+import tcm_d2.modeling.heads.retinanet  # noqa: F401
+from tcm_d2.modeling.detector import RotatedOneStageDetector
 
-__all__ = ["RotatedOneStageDetector", "TCMRotatedFCOS"]
+__all__ = ["RotatedOneStageDetector"]

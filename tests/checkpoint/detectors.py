@@ -10,10 +10,10 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 import tcm_d2.modeling  # noqa: F401  registers the meta-architectures
-from tcm_d2.checkpoint.head_names import HeadKind
 from tcm_d2.config import load_config
 from tests.conftest import REPO_DIR
 from tests.parity.detector import small_config
+from tests.parity.heads import HeadKind
 
 
 def full_size_model(kind: HeadKind, **keys: object) -> nn.Module:

@@ -185,9 +185,10 @@ def test_python_configuration_stays_outside(tool: ModuleType, tmp_path: Path) ->
     """It names functions to call, and a weight file must not."""
     lazy = REPO_DIR / "configs/lazy/tcm_fcos_fast.py"
     small = (
-        "model.clip.name=custom model.clip.embed_dim=32 model.clip.vision_layers=[1,1,1,1] "
-        "model.clip.vision_width=8 model.clip.text_width=32 model.clip.text_heads=1 "
-        "model.clip.text_layers=1 train.device=cpu model.fpn.out_channels=32 "
+        "model.backbone.name=custom model.backbone.embed_dim=32 "
+        "model.backbone.vision_layers=[1,1,1,1] "
+        "model.backbone.vision_width=8 model.backbone.text_width=32 model.backbone.text_heads=1 "
+        "model.backbone.text_layers=1 train.device=cpu model.neck.out_channels=32 "
         "model.head.channels=32 model.head.num_convs=1 train.output_dir=/home/someone"
     ).split()
     model = open_plan(lazy, small).build_model(True)

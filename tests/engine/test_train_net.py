@@ -126,10 +126,10 @@ def test_python_configuration_trains_to_the_same_weights(tmp_path: Path, patches
     entry = _config(tmp_path, patches).DATASETS.PATCH_DIRS[0]
     clip = "name=custom embed_dim=32 vision_layers=[1,1,1,1] vision_width=16 text_width=32"
     clip += " text_heads=1 text_layers=1 position_image_size_px=128"
-    clip += " class_prompts.class_names=[plane,ship]"
-    overrides = [f"model.clip.{item}" for item in clip.split()]
+    overrides = [f"model.backbone.{item}" for item in clip.split()]
+    overrides += ["model.class_text.class_names=[plane,ship]"]
     overrides += ["model.tcm.decoder_width=32", "model.tcm.decoder_heads=2"]
-    overrides += ["model.tcm.decoder_layers=1", "model.fpn.out_channels=32"]
+    overrides += ["model.tcm.decoder_layers=1", "model.neck.out_channels=32"]
     head = "num_classes=2 channels=64 num_convs=1 score_threshold=0.001"
     overrides += [f"model.head.{item}" for item in head.split()]
     overrides += [f"dataloader.patch_dirs=['{entry}']", "dataloader.classes=[plane,ship]"]

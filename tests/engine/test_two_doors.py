@@ -27,15 +27,15 @@ OTHER_DATA_STEMS = [
 MODEL_STEMS = [stem for stem in STEMS if stem not in OTHER_DATA_STEMS]
 FULL_SIZE_STEMS = ("tcm_fcos", "tcm_atss", "tcm_retinanet", "tcm_fcos_rn101", "fcos_no_tcm")
 SMALL = {
-    "MODEL.CLIP.NAME": ("model.clip.name", "custom"),
-    "MODEL.CLIP.EMBED_DIM": ("model.clip.embed_dim", 32),
-    "MODEL.CLIP.VISION_LAYERS": ("model.clip.vision_layers", [1, 1, 1, 1]),
-    "MODEL.CLIP.VISION_WIDTH": ("model.clip.vision_width", 16),
-    "MODEL.CLIP.TEXT_WIDTH": ("model.clip.text_width", 32),
-    "MODEL.CLIP.TEXT_HEADS": ("model.clip.text_heads", 1),
-    "MODEL.CLIP.TEXT_LAYERS": ("model.clip.text_layers", 1),
-    "MODEL.CLIP.POSITION_IMAGE_SIZE_PX": ("model.clip.position_image_size_px", 128),
-    "MODEL.ROTATED_FPN.OUT_CHANNELS": ("model.fpn.out_channels", 32),
+    "MODEL.CLIP.NAME": ("model.backbone.name", "custom"),
+    "MODEL.CLIP.EMBED_DIM": ("model.backbone.embed_dim", 32),
+    "MODEL.CLIP.VISION_LAYERS": ("model.backbone.vision_layers", [1, 1, 1, 1]),
+    "MODEL.CLIP.VISION_WIDTH": ("model.backbone.vision_width", 16),
+    "MODEL.CLIP.TEXT_WIDTH": ("model.backbone.text_width", 32),
+    "MODEL.CLIP.TEXT_HEADS": ("model.backbone.text_heads", 1),
+    "MODEL.CLIP.TEXT_LAYERS": ("model.backbone.text_layers", 1),
+    "MODEL.CLIP.POSITION_IMAGE_SIZE_PX": ("model.backbone.position_image_size_px", 128),
+    "MODEL.ROTATED_FPN.OUT_CHANNELS": ("model.neck.out_channels", 32),
     "MODEL.ROTATED_HEAD.CHANNELS": ("model.head.channels", 64),
     "MODEL.ROTATED_HEAD.NUM_CONVS": ("model.head.num_convs", 1),
 }
@@ -207,7 +207,7 @@ def test_views_of_an_evaluation_are_equal() -> None:
     [
         (["+train.epochs=3"], r"unknown key 'train\.epochs'; near matches: .*max_epochs"),
         (["+dataloader.train.batch_size=3"], r"unknown key 'dataloader\.train\.batch_size'"),
-        (["model.tcm=null"], r"clip\.with_text: expected False .* switch both"),
+        (["model.tcm=null"], r"class_text and tcm: expected both or none"),
         (["model.head.num_classes=3"], r"class prompts: expected 3 .* got 15"),
         (["optimizer=null"], r"optimizer: expected a LazyCall"),
         (

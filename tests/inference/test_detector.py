@@ -130,10 +130,14 @@ def test_every_way_to_name_a_detector(tmp_path: Path, run_dir: Path, detector: D
 def test_python_configuration_and_its_copy(tmp_path: Path) -> None:
     overrides = [
         "train.device=cpu",
-        *("model.clip.name=custom", "model.clip.embed_dim=32", "model.clip.vision_width=8"),
-        *("model.clip.vision_layers=[1,1,1,1]", "model.clip.text_width=32"),
-        *("model.clip.text_heads=1", "model.clip.text_layers=1"),
-        *("model.fpn.out_channels=32", "model.head.channels=64", "model.head.num_convs=1"),
+        *(
+            "model.backbone.name=custom",
+            "model.backbone.embed_dim=32",
+            "model.backbone.vision_width=8",
+        ),
+        *("model.backbone.vision_layers=[1,1,1,1]", "model.backbone.text_width=32"),
+        *("model.backbone.text_heads=1", "model.backbone.text_layers=1"),
+        *("model.neck.out_channels=32", "model.head.channels=64", "model.head.num_convs=1"),
         *("model.tcm.decoder_width=32", "model.tcm.decoder_heads=2", "model.tcm.decoder_layers=1"),
     ]
     plan = open_plan(CONFIGS_DIR / "lazy/tcm_retinanet.py", overrides)

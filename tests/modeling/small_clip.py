@@ -1,16 +1,22 @@
-"""A CLIP small enough for tests: RN50's structure, one block per stage, width 8."""
+"""A CLIP small enough for tests: RN50's structure, one block per stage, width 8; heads alone."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
+from detectron2.config import CfgNode
 from torch import nn
 
-from tcm_d2.modeling.clip.weights import CLIPConfig, CLIPTowers, build_clip_towers
+from tcm_d2.config.nodes import build_node
+from tcm_d2.modeling.backbone.clip_resnet import CLIPResNet, build_clip_resnet
+from tcm_d2.modeling.class_text import ClassText, ClassTextConfig, take_text_side
+from tcm_d2.modeling.clip.attention_pool import DenseAttentionPool
+from tcm_d2.modeling.detector import head_node
 
 PROMPTS = ["plane", "small vehicle", "ground track field"]
-SMALL_CLIP = CLIPConfig(
+TEXT = ClassTextConfig(class_names=PROMPTS, template="{label}", tokens_per_class=8)
+SMALL_CLIP: dict[str, Any] = dict(
     name="custom",
     weights="",
     embed_dim=48,
@@ -23,15 +29,28 @@ SMALL_CLIP = CLIPConfig(
     context_length=20,
     position_image_size_px=128,
     norm="BN",
-    with_text=True,
-    class_prompts=PROMPTS,
-    tokens_per_class=8,
 )
 
 
-def small_towers(**changes: object) -> CLIPTowers:
+class Towers(NamedTuple):
+    """The parts of a CLIP."""
+
+    image: CLIPResNet
+    attention_pool: DenseAttentionPool
+    text: ClassText
+
+
+def small_towers(*, text: ClassTextConfig = TEXT, **changes: object) -> Towers:
     """Build the small towers with some settings changed."""
-    return build_clip_towers(replace(SMALL_CLIP, **changes))
+    image = build_clip_resnet(**{**SMALL_CLIP, **changes})
+    text_side = take_text_side(image, is_needed=True)
+    return Towers(image, text_side.attention_pool, ClassText(text_side.clip, text))
+
+
+def build_head(cfg: CfgNode) -> nn.Module:
+    """Return the head that a configuration asks for, alone."""
+    head: nn.Module = build_node(head_node(cfg))
+    return head
 
 
 def randomize(module: nn.Module) -> None:

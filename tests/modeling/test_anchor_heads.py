@@ -12,8 +12,8 @@ from tcm_d2.config import get_tcm_config
 from tcm_d2.modeling.dense.anchors import AnchorGenerator
 from tcm_d2.modeling.heads.atss import ATSSOutput, RotatedATSSHead
 from tcm_d2.modeling.heads.retinanet import RetinaNetOutput, RotatedRetinaNetHead
-from tcm_d2.modeling.meta_arch.builders import atss_head, retinanet_head
 from tcm_d2.ops import paired_iou_rotated
+from tests.modeling.small_clip import build_head
 from tests.modeling.test_one_stage import make_input, tiny_config, two_inputs
 
 KINDS = ["atss", "retinanet"]
@@ -41,7 +41,7 @@ def make_head(kind: str) -> RotatedATSSHead | RotatedRetinaNetHead:
     cfg.MODEL.ROTATED_FPN.OUT_CHANNELS = cfg.MODEL.ROTATED_HEAD.CHANNELS = 32
     cfg.MODEL.ROTATED_HEAD.NUM_CLASSES = 3
     cfg.MODEL.ROTATED_HEAD.NUM_CONVS = 1
-    return atss_head(cfg) if kind == "atss" else retinanet_head(cfg)
+    return build_head(cfg)
 
 
 def features(num_images: int = 2, size: int = 32) -> list[torch.Tensor]:
@@ -84,7 +84,7 @@ def test_two_equal_images_give_the_loss_of_one(kind: str) -> None:
 def test_ignored_anchors_do_not_count() -> None:
     head = make_head("retinanet")
     output = head(features(num_images=1))
-    ignored = head.assigner.assign(head.anchor_grid(output), [BOXES]).ignored_index
+    ignored = head.assigner.assign(head.make_grid(output), [BOXES]).ignored_index
     assert len(ignored) > 0
     # The ignored anchors of level 0, whose cells are the first rows of the flattened logits.
     ignored = ignored[ignored < 32 * 32 * 9]
@@ -101,7 +101,7 @@ def test_ignored_anchors_do_not_count() -> None:
 def test_a_perfect_output_gives_the_objects_back(kind: str) -> None:
     head = make_head(kind)
     output = head(features(num_images=1))
-    grid = head.anchor_grid(output)
+    grid = head.make_grid(output)
     assigned = head.assigner.assign(grid, [BOXES])
     deltas = torch.zeros(len(grid.boxes), 5)
     logits = torch.full((len(grid.boxes), 3), -20.0)
@@ -162,7 +162,7 @@ def test_wrong_number_of_levels_or_anchors_is_refused() -> None:
     cfg = set_head(get_tcm_config(), "atss")
     cfg.MODEL.ROTATED_HEAD.ANCHOR_RATIOS = [1.0, 2.0]
     with pytest.raises(ValueError, match="expected 1 anchor per cell, got 2"):
-        atss_head(cfg)
+        build_head(cfg)
 
 
 def test_anchors_fit_the_configuration() -> None:

@@ -15,9 +15,15 @@ def test_shapes(size_hw: tuple[int, int]) -> None:
     with torch.no_grad():
         features = tower(torch.randn(2, 3, *size_hw))
     assert list(features) == ["res2", "res3", "res4", "res5"]
-    assert tower.out_channels == {"res2": 32, "res3": 64, "res4": 128, "res5": 256}
+    shapes = tower.output_shape()
+    assert [shape.channels for shape in shapes.values()] == [32, 64, 128, 256]
     for (name, map_), stride in zip(features.items(), (4, 8, 16, 32), strict=True):
-        expected = (2, tower.out_channels[name], size_hw[0] // stride, size_hw[1] // stride)
+        expected = (
+            2,
+            shapes[name].channels,
+            size_hw[0] // stride,
+            size_hw[1] // stride,
+        )
         assert map_.shape == expected
 
 

@@ -10,8 +10,10 @@ import torch
 from open_clip.model import CLIP
 from safetensors.torch import save_file
 
-from tcm_d2.modeling.clip.weights import build_clip_towers, read_clip_state_dict
-from tests.modeling.small_clip import SMALL_CLIP, randomize, small_towers
+from tcm_d2.modeling.backbone.clip_resnet import build_clip_resnet
+from tcm_d2.modeling.class_text import take_text_side
+from tcm_d2.modeling.clip.weights import read_clip_state_dict
+from tests.modeling.small_clip import SMALL_CLIP, TEXT, randomize, small_towers
 
 TEXT_CFG = dict(context_length=20, vocab_size=49408, width=64, heads=1, layers=2)
 
@@ -104,14 +106,16 @@ def test_positional_embedding_is_resized_when_loaded(clip: CLIP, tmp_path: Path)
     assert torch.equal(pool.positional_embedding[0], clip.visual.attnpool.positional_embedding[0])
 
 
-def test_without_text_there_is_no_text_tower_and_none_is_asked_for(
+def test_an_image_tower_alone_asks_for_no_weights_of_the_text_side(
     clip: CLIP, tmp_path: Path
 ) -> None:
     visual = {n: t for n, t in clip.state_dict().items() if n.startswith("visual.")}
     torch.save(visual, tmp_path / "visual.pt")
-    towers = small_towers(weights=str(tmp_path / "visual.pt"), with_text=False, class_prompts=())
-    assert towers.attention_pool is None and towers.text is None and towers.num_context == 0
-    assert torch.equal(towers.image.conv1.weight, clip.visual.conv1.weight)
+    image = build_clip_resnet(**{**SMALL_CLIP, "weights": str(tmp_path / "visual.pt")})
+    assert torch.equal(image.conv1.weight, clip.visual.conv1.weight)
+    assert not any(name.startswith(("attnpool", "token")) for name in image.state_dict())
+    with pytest.raises(ValueError, match="missing"):
+        take_text_side(image, is_needed=True)
 
 
 def test_unknown_tensors_are_named_in_a_warning(clip: CLIP, tmp_path: Path, caplog) -> None:
@@ -126,10 +130,10 @@ def test_unknown_tensors_are_named_in_a_warning(clip: CLIP, tmp_path: Path, capl
 @pytest.mark.filterwarnings("ignore")
 def test_archive_with_plain_gelu_architecture_warns(tmp_path: Path, caplog) -> None:
     save_archive(make_clip(), tmp_path / "RN50.pt", half=False)
-    config = replace(SMALL_CLIP, name="RN50", context_length=77, weights=str(tmp_path / "RN50.pt"))
+    settings = dict(name="RN50", context_length=77, weights=str(tmp_path / "RN50.pt"))
     with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="expected those of"):
         with torch.device("meta"):
-            build_clip_towers(config)
+            build_clip_resnet(**{**SMALL_CLIP, **settings})
     assert "set MODEL.CLIP.NAME to RN50-quickgelu" in caplog.text
 
 
@@ -190,7 +194,7 @@ def test_longer_context_is_cut_and_a_shorter_one_refused(clip: CLIP, tmp_path: P
         ({"name": "hf-hub:someone/model"}, "got 'hf-hub:someone/model'"),
         ({"name": "RN50-quickgelu"}, "context length: expected 77"),
         ({"position_image_size_px": 100}, "multiple of 32 px, got 100"),
-        ({"tokens_per_class": 20}, "expected 2 to 19"),
+        ({"text": replace(TEXT, tokens_per_class=20)}, "expected 2 to 19"),
         ({"vision_layers": (1, 1, 1)}, "four stages"),
         ({"text_heads": 7}, "divisible by its 7 heads"),
     ],

@@ -13,7 +13,7 @@ from tests.modeling.test_one_stage import tiny_config, two_inputs
 
 @pytest.fixture(autouse=True)
 def _quick_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tcm_d2.modeling.meta_arch.one_stage.COMPILE_BACKEND", "aot_eager")
+    monkeypatch.setattr("tcm_d2.modeling.detector.COMPILE_BACKEND", "aot_eager")
     torch._dynamo.reset()
 
 

@@ -7,7 +7,7 @@ import torch
 from detectron2.modeling import build_model
 
 from tcm_d2.modeling.heads.fcos import FCOSOutput, RotatedFCOSHead
-from tcm_d2.modeling.meta_arch.builders import fcos_head
+from tests.modeling.small_clip import build_head
 from tests.modeling.test_one_stage import tiny_config, two_inputs
 
 BOXES = [
@@ -33,7 +33,7 @@ def test_all_locations_with_a_mask_cost_what_the_positive_ones_do(
     monkeypatch: pytest.MonkeyPatch, num_images: int
 ) -> None:
     """What CUDA does to wait for nothing, here on the CPU; also without any object."""
-    head = fcos_head(tiny_config())
+    head = build_head(tiny_config())
     output = make_output(head)
     boxes = [b if i < num_images else b[:0] for i, b in enumerate(BOXES)]
     classes = [c if i < num_images else c[:0] for i, c in enumerate(CLASSES)]

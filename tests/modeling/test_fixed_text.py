@@ -128,7 +128,9 @@ def test_device_move(make: Callable[..., nn.Module]) -> None:
         model.to(device)
         with torch.no_grad():
             assert model.class_embeddings().device.type == device
-            torch.testing.assert_close(model.class_embeddings(), model._encode_text())
+            torch.testing.assert_close(
+                model.class_embeddings(), model.text_encoder.encode(model.tcm)
+            )
 
 
 def test_prompts_from_the_image_are_not_kept(make: Callable[..., nn.Module]) -> None:
@@ -219,5 +221,5 @@ def test_constants_of_other_classes_are_refused(make: Callable[..., nn.Module]) 
     state = {**model.state_dict(), "text_encoder.class_token_ids": torch.tensor([[1, 10**9]])}
     with pytest.raises(ValueError, match=r"class token ids: expected .* damaged"):
         load_weights(make(), state, source="w")
-    with pytest.raises(ValueError, match="this detector has none"):
+    with pytest.raises(ValueError, match="this detector has no text"):
         make("MODEL.TCM.ENABLED", "False").fix_text()

@@ -3,18 +3,27 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
 from torch import nn
 
-from tcm_d2.modeling.neck.fpn import RotatedFPN
+from tcm_d2.modeling.neck.fpn import FPNConfig, RotatedFPN
 from tests.modeling.small_clip import assert_every_parameter_gets_gradient
 
 IN_CHANNELS = {"res3": 6, "res4": 12, "res5": 27}
 
 
 def make_fpn(*, extra_from: str = "output", relu: bool = True) -> RotatedFPN:
-    return RotatedFPN(
-        IN_CHANNELS, out_channels=8, extra_levels_from=extra_from, relu_before_extra=relu
+    config = FPNConfig(
+        in_features=list(IN_CHANNELS),
+        out_channels=8,
+        extra_levels_from=extra_from,
+        relu_before_extra=relu,
     )
+    shapes = {
+        name: ShapeSpec(channels=channels, stride=8 * 2**level)
+        for level, (name, channels) in enumerate(IN_CHANNELS.items())
+    }
+    return config.build({"res2": ShapeSpec(channels=3, stride=4), **shapes})
 
 
 def make_features(sizes_hw: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
@@ -35,6 +44,7 @@ ODD = [(13, 27), (6, 13), (3, 6)]
 )
 def test_shapes(extra_from: str, sizes_hw: list, extra_hw: list) -> None:
     levels = make_fpn(extra_from=extra_from)(make_features(sizes_hw))
+    assert [s.stride for s in make_fpn().output_shape()] == [8, 16, 32, 64, 128]
     assert [level.shape for level in levels] == [(2, 8, *hw) for hw in [*sizes_hw, *extra_hw]]
 
 
@@ -92,12 +102,13 @@ def test_unknown_source_is_named() -> None:
 
 def test_weight_gradients_of_narrow_levels_are_defined_in_bfloat16() -> None:
     """Taps that see padding only get zero; torch's own bfloat16 kernel leaves them unwritten."""
-    neck = RotatedFPN(
-        {"a": 4, "b": 4, "c": 4},
+    config = FPNConfig(
+        in_features=["a", "b", "c"],
         out_channels=16,
         extra_levels_from="output",
         relu_before_extra=True,
     )
+    neck = config.build({name: ShapeSpec(channels=4, stride=8) for name in "abc"})
     features = {n: torch.randn(1, 4, s, s) for n, s in (("a", 8), ("b", 4), ("c", 2))}
     for _ in range(20):
         neck.zero_grad()

@@ -10,7 +10,10 @@ from detectron2.structures import Instances, RotatedBoxes
 
 import tcm_d2.modeling  # noqa: F401  registers the meta-architectures
 from tcm_d2.config import get_tcm_config
-from tcm_d2.modeling.meta_arch.one_stage import RotatedOneStageDetector, rescale
+from tcm_d2.modeling.dense.decode import rescale
+from tcm_d2.modeling.detector import RotatedOneStageDetector
+from tcm_d2.modeling.neck.fpn import FPNConfig
+from tcm_d2.modeling.tcm.tcm import TCMConfig
 from tcm_d2.ops import paired_iou_rotated
 from tcm_d2.structures.masks import boxes_to_class_masks
 
@@ -204,13 +207,12 @@ def test_number_of_prompts_must_fit_the_head() -> None:
 
 def test_parts_of_tcm_come_together() -> None:
     model = build_model(tiny_config())
-    with pytest.raises(ValueError, match="all three or none"):
+    with pytest.raises(ValueError, match="expected both or none"):
         RotatedOneStageDetector(
             backbone=model.backbone,
-            attention_pool=None,
-            text_encoder=model.text_encoder,
-            tcm=model.tcm,
-            neck=model.neck,
+            class_text=None,
+            tcm=TCMConfig(**TCMConfig.from_config(tiny_config())),
+            neck=FPNConfig(**FPNConfig.from_config(tiny_config())),
             head=model.head,
             pixel_mean=[0.0] * 3,
             pixel_std=[1.0] * 3,

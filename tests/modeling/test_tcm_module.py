@@ -3,17 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tcm_d2.modeling.tcm.tcm import TCM
+from tcm_d2.modeling.tcm.tcm import TCM, TCMConfig
 from tests.modeling.small_clip import assert_every_parameter_gets_gradient, randomize, small_towers
 
 JOINT_WIDTH, TOKEN_WIDTH, NUM_CONTEXT, NUM_CLASSES = 48, 64, 12, 3
 
 
-def make_tcm(**changes: object) -> TCM:
+def make_tcm(*, num_context: int = NUM_CONTEXT, **changes: object) -> TCM:
     settings: dict = dict(
-        joint_width=JOINT_WIDTH,
-        token_width=TOKEN_WIDTH,
-        num_context=NUM_CONTEXT,
         decoder_width=16,
         decoder_heads=4,
         decoder_layers=2,
@@ -25,7 +22,12 @@ def make_tcm(**changes: object) -> TCM:
         bimodal_matching=False,
         bimodal_matching_init="identity",
     )
-    return TCM(**{**settings, **changes})
+    return TCM(
+        TCMConfig(**{**settings, **changes}),
+        joint_width=JOINT_WIDTH,
+        token_width=TOKEN_WIDTH,
+        num_context=num_context,
+    )
 
 
 def make_inputs(size_hw: tuple[int, int] = (4, 4)) -> tuple[torch.Tensor, ...]:
@@ -92,14 +94,11 @@ def test_gradient_reaches_every_parameter(prompt_generator: str, bimodal: str) -
             bimodal_matching_init=bimodal or "identity",
         ),
     )
-    assert towers.num_context == NUM_CONTEXT and towers.text_width == TOKEN_WIDTH
-    assert towers.embed_dim == JOINT_WIDTH
+    assert towers.text.num_context == NUM_CONTEXT
     randomize(tcm)
     tokens = towers.attention_pool(torch.randn(2, 256, 3, 5))
-    text = tcm.prepare_text(towers.text(tcm.context, tcm.text_prompt(tokens.global_NC)))
-    if prompt_generator == "meta":
-        assert text.shape[0] == 1
-        text = text.squeeze(0)
+    text = towers.text.encode(tcm, tokens.global_NC)
+    assert text.dim() == (3 if prompt_generator == "image" else 2)
     tcm(tokens.global_NC, tokens.dense_NCHW, text).score_map_NKHW.pow(2).sum().backward()
     assert_every_parameter_gets_gradient(tcm)
     assert_every_parameter_gets_gradient(towers.attention_pool, zero_ok="k_proj.bias")

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from tcm_d2.checkpoint.convert import convert_mmrotate_state_dict
-from tcm_d2.checkpoint.head_names import HeadKind
 from tcm_d2.config import load_config
 from tests.conftest import REPO_DIR
 from tests.parity.anchor_heads import FullAngles, stored_detections
@@ -22,6 +21,7 @@ from tests.parity.detector import (
     train_without_dropout,
 )
 from tests.parity.golden import Golden, relative_error, unmatched_detections
+from tests.parity.heads import HeadKind
 
 SHARED_TOWERS = ("backbone.", "text_encoder.")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tcm_d2.checkpoint.head_names import HeadKind, convert_head_name
+from tcm_d2.checkpoint.convert import convert_head_name
 from tcm_d2.config import load_config
 from tcm_d2.modeling.dense.anchor_assigners import AnchorAssignment, ATSSAssigner, MaxIoUAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
@@ -16,6 +16,7 @@ from tcm_d2.modeling.heads.retinanet import RotatedRetinaNetHead
 from tcm_d2.structures.conversions import le90_to_boxes
 from tests.conftest import DATA_DIR, REPO_DIR
 from tests.parity.golden import Golden, check_selection, relative_error, unmatched_detections
+from tests.parity.heads import FOREIGN_NAMES, HeadKind
 
 STRIDES_PX = [8, 16, 32, 64, 128]
 NUM_CLASSES = 15
@@ -106,7 +107,7 @@ def make_head(kind: HeadKind, golden: Golden) -> RotatedATSSHead | RotatedRetina
         )
     else:
         head = RotatedRetinaNetHead(**common, norm="", box_loss_weight=1.0)
-    weights = {convert_head_name(n, kind): v for n, v in golden.below("sd").items()}
+    weights = {convert_head_name(n, FOREIGN_NAMES[kind]): v for n, v in golden.below("sd").items()}
     head.load_state_dict(weights, strict=True)
     return head
 
@@ -140,7 +141,9 @@ def check_gradients(head: nn.Module, inputs: list[Tensor], golden: Golden, kind:
     assert relative_error(inputs[2].grad, golden["feat_grad_lvl2"]) < 1e-4
     sums = torch.stack([feature.grad.double().abs().sum() for feature in inputs])
     assert relative_error(sums, golden["feat_grad_abssum"]) < 1e-4
-    expected = {convert_head_name(n, kind): v for n, v in golden.below("grad_abssum").items()}
+    expected = {
+        convert_head_name(n, FOREIGN_NAMES[kind]): v for n, v in golden.below("grad_abssum").items()
+    }
     for name, parameter in head.named_parameters():
         got = parameter.grad.double().abs().sum().item()
         assert abs(got - expected[name].item()) <= 1e-4 * expected[name].item() + 1e-9, name
@@ -152,7 +155,7 @@ def check_candidates(head: nn.Module, golden: Golden, image: int) -> None:
         pytest.skip(f"the small copy lacks image {image}")
     with torch.no_grad():
         output = head(features(golden))
-        grid = head.anchor_grid(output)
+        grid = head.make_grid(output)
         check_selection(
             lambda: head.candidates(output, grid, image, image_size_hw(golden)),
             stored_detections(golden, f"prenms{image}"),

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from tcm_d2.checkpoint.head_names import HeadKind
 from tcm_d2.modeling.dense.anchors import AnchorGrid
 from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
 from tcm_d2.modeling.dense.reference_iou import reference_iou, to_reference_form
@@ -17,6 +16,7 @@ from tcm_d2.structures.conversions import boxes_to_le90, boxes_to_quads
 from tests.conftest import DATA_DIR
 from tests.parity.anchor_heads import full_boxes, make_assigner, make_grid, open_golden
 from tests.parity.golden import Golden, relative_error
+from tests.parity.heads import HeadKind
 
 NUM_IMAGES = 5
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tcm_d2.checkpoint.head_names import HeadKind
 from tcm_d2.checkpoint.load import SafeCheckpointer, load_weights
 from tcm_d2.checkpoint.load_report import LoadReport
 from tests.conftest import REPO_DIR
 from tests.parity.anchor_detectors import check_detections, load_golden, make_detector
 from tests.parity.detector import make_batch
 from tests.parity.golden import relative_error
+from tests.parity.heads import HeadKind
 from tests.weight_files.foreign import save_as_mmengine
 
 KINDS: list[HeadKind] = ["fcos", "atss", "retinanet"]

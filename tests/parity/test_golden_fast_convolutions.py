@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import nn
 
-from tcm_d2.checkpoint.head_names import HeadKind
 from tcm_d2.cpu import accelerate, fast_conv, inference_layers, packed
 from tcm_d2.cpu.packed import has_fast_kernels
 from tests.conftest import DATA_DIR, SHARED_DIR
@@ -33,6 +32,7 @@ from tests.parity.anchor_detectors import (
     make_detector,
 )
 from tests.parity.golden import Golden
+from tests.parity.heads import HeadKind
 
 pytestmark = pytest.mark.skipif(
     not has_fast_kernels(torch.float32), reason="nothing is packed on this processor"

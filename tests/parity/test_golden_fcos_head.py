@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tcm_d2.checkpoint.head_names import convert_fcos_head_name
+from tcm_d2.checkpoint.convert import convert_head_name
 from tcm_d2.modeling.dense.anchors import make_point_grid
 from tcm_d2.modeling.dense.point_assigner import FCOSAssigner
 from tcm_d2.modeling.dense.point_coder import DistanceAnglePointCoder
@@ -47,7 +47,10 @@ def make_head(golden: Golden) -> RotatedFCOSHead:
         nms_threshold=0.1,
         max_detections=2000,
     )
-    weights = {convert_fcos_head_name(n): v for n, v in golden.below("sd").items()}
+    weights = {
+        convert_head_name(n, RotatedFCOSHead.foreign_names): v
+        for n, v in golden.below("sd").items()
+    }
     head.load_state_dict(weights, strict=True)
     return head
 
@@ -95,7 +98,10 @@ def test_losses_and_gradients(golden: Golden) -> None:
     )
     sum(losses.values()).backward()
     assert relative_error(inputs[2].grad, golden["feat_grad_lvl2"]) < 5e-3
-    abs_sums = {convert_fcos_head_name(n): v for n, v in golden.below("grad_abssum").items()}
+    abs_sums = {
+        convert_head_name(n, RotatedFCOSHead.foreign_names): v
+        for n, v in golden.below("grad_abssum").items()
+    }
     for name, parameter in head.named_parameters():
         got, expected = parameter.grad.double().abs().sum().item(), abs_sums[name].item()
         assert got == pytest.approx(expected, rel=5e-3, abs=1e-6), name
@@ -131,14 +137,17 @@ def test_losses_without_ground_truth(golden: Golden, head: RotatedFCOSHead) -> N
 def test_predictions_before_nms(golden: Golden, head: RotatedFCOSHead, image: int) -> None:
     with torch.no_grad():
         output = head(features(golden))
-        grid = head._grid(output)
+        grid = head.make_grid(output)
         expected = (
             golden.boxes(f"prenms{image}_boxes"),
             golden[f"prenms{image}_scores"],
             golden[f"prenms{image}_labels"].long(),
         )
         check_selection(
-            lambda: head.candidates(output, grid, image), expected, corner_px=0.01, score=1e-4
+            lambda: head.candidates(output, grid, image, (256, 256)),
+            expected,
+            corner_px=0.01,
+            score=1e-4,
         )
 
 

@@ -73,7 +73,7 @@ def test_context_decoder(decoder_golden: Golden) -> None:
     prefix = "tcm.visual_decoder."
     weights = {}
     for name, tensor in decoder_golden.below("ctxdec_sd").items():
-        our_name = convert_mmrotate_name(f"vis_context_decoder.{name}")
+        our_name = convert_mmrotate_name(f"vis_context_decoder.{name}", None)
         weights[our_name.removeprefix(prefix)] = tensor
     decoder.load_state_dict(weights)
     text, visual = decoder_golden["ctxdec_text"], decoder_golden["ctxdec_visual"]

@@ -25,7 +25,8 @@ dataloader = dict(
             augmentations=[L(RandomFlip)(probabilities=[0.25, 0.25, 0.25])],
             image_format="RGB",
             num_classes="${model.head.num_classes}",
-            with_class_masks="${model.clip.with_text}",
+            # Not where the model has no tcm, which alone compares with them.
+            with_class_masks=True,
             mask_stride_px="${model.aux_stride_px}",
             on_bad_image="raise",
         ),

@@ -3,15 +3,18 @@
 from detectron2.config import LazyCall as L
 
 from tcm_d2.config.defaults import DOTA_V1_PROMPTS
-from tcm_d2.modeling.clip.text import format_prompts
-from tcm_d2.modeling.clip.weights import CLIPConfig
-from tcm_d2.modeling.meta_arch.assembly import FPNConfig, TCMConfig, build_detector
+from tcm_d2.modeling.backbone.clip_resnet import build_clip_resnet
+from tcm_d2.modeling.class_text import ClassTextConfig
+from tcm_d2.modeling.detector import RotatedOneStageDetector
+from tcm_d2.modeling.neck.fpn import FPNConfig
+from tcm_d2.modeling.tcm.tcm import TCMConfig
 
-model = L(build_detector)(
-    # First, as in the YAML door: the order of construction is the order of random numbers.
+model = L(RotatedOneStageDetector)(
+    # First, as from a YAML file: the order of construction is the order of random numbers.
     head=None,
-    clip=L(CLIPConfig)(
-        # Download the weights yourself, then model.clip.weights=path/to/RN50.pt
+    # Any callable that returns a Detectron2 backbone; without class_text and tcm if not CLIP's.
+    backbone=L(build_clip_resnet)(
+        # Download the weights yourself, then model.backbone.weights=path/to/RN50.pt
         name="RN50-quickgelu",
         weights="",
         # Read only when name is "custom".
@@ -25,10 +28,10 @@ model = L(build_detector)(
         context_length=77,
         position_image_size_px=1024,
         norm="BN",
-        # Off together with tcm.
-        with_text=True,
-        class_prompts=L(format_prompts)(class_names=DOTA_V1_PROMPTS, template="{label}"),
-        tokens_per_class=8,
+    ),
+    # None, as tcm, for a detector without text.
+    class_text=L(ClassTextConfig)(
+        class_names=DOTA_V1_PROMPTS, template="{label}", tokens_per_class=8
     ),
     tcm=L(TCMConfig)(
         decoder_width=256,
@@ -42,7 +45,12 @@ model = L(build_detector)(
         bimodal_matching=False,
         bimodal_matching_init="identity",
     ),
-    fpn=L(FPNConfig)(out_channels=256, extra_levels_from="output", relu_before_extra=True),
+    neck=L(FPNConfig)(
+        in_features=["res3", "res4", "res5"],
+        out_channels=256,
+        extra_levels_from="output",
+        relu_before_extra=True,
+    ),
     pixel_mean=[122.7709383, 116.7460125, 104.09373615],
     pixel_std=[68.5005327, 66.6321579, 70.32316305],
     aux_loss_weight=1.0,

@@ -46,28 +46,6 @@ class PromptedTextEncoder(nn.Module):
         # Not in the state dict: the classes come from the configuration, not from a checkpoint.
         self.register_buffer("class_token_ids", class_token_ids, persistent=False)
 
-    def set_prompts(self, prompts: Sequence[str]) -> None:
-        """Give the classes other texts, as many as before.
-
-        Args:
-            prompts: one text per class.
-
-        Raises:
-            ValueError: there are more or fewer, or see ``tokenize_prompts``.
-        """
-        num_classes, tokens_per_class = self.class_token_ids.shape
-        if len(prompts) != num_classes:
-            raise ValueError(
-                f"class names: expected {num_classes}, got {len(prompts)}; names can be changed, "
-                "their number cannot: the head's class convolution has that many outputs, and the "
-                "pyramid takes that many channels of score map"
-            )
-        self.class_token_ids = tokenize_prompts(
-            prompts,
-            tokens_per_class=tokens_per_class,
-            vocab_size=self.token_embedding.num_embeddings,
-        ).to(self.class_token_ids.device)
-
     @property
     def num_context(self) -> int:
         """N2: how many context vectors fill the sequence."""
@@ -99,27 +77,6 @@ class PromptedTextEncoder(nn.Module):
         x = suffixes[:, torch.arange(suffixes.shape[1], device=suffixes.device), end_index]
         features = self.ln_final(x) @ self.text_projection  # (B, K, C)
         return features[0] if image_prompt is None else features
-
-
-class FixedText(nn.Module):
-    """Class embeddings that were computed once, in the place of the tower that made them.
-
-    Attributes:
-        features: (K, C), in the state dict.
-        class_token_ids: int64 (K, N1), in the state dict: what the classes are called.
-    """
-
-    features: Tensor
-    class_token_ids: Tensor
-
-    def __init__(self, features: Tensor, class_token_ids: Tensor) -> None:
-        """Args:
-        features: (K, C), as TCM takes them.
-        class_token_ids: int64 (K, N1), from ``tokenize_prompts``.
-        """
-        super().__init__()
-        self.register_buffer("features", features.detach().clone())
-        self.register_buffer("class_token_ids", class_token_ids.detach().clone())
 
 
 def format_prompts(class_names: Sequence[str], template: str) -> list[str]:

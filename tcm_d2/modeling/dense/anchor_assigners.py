@@ -14,11 +14,13 @@ of a float64 angle.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor
 
+from tcm_d2.config.registries import PART_REGISTRY
 from tcm_d2.modeling.dense.anchor_pairs import (
     MAX_PAIRS,
     Pairs,
@@ -33,6 +35,8 @@ from tcm_d2.modeling.dense.reference_iou import MIN_SIDE_PX, reference_iou, to_r
 from tcm_d2.ops import paired_iou_rotated
 
 IOU_ROUNDINGS = ("reference", "exact")
+# Of ASSIGNER_IOU, a key of ATSS and RetinaNet.
+DEFAULT_IOU_ROUNDING = "reference"
 # An anchor's centre counts as inside an object this far from the object's sides (source's value).
 INSIDE_MARGIN_PX = 0.01
 
@@ -52,6 +56,7 @@ class AnchorAssignment(NamedTuple):
     ignored_index: Tensor
 
 
+@PART_REGISTRY.register()
 class ATSSAssigner:
     """Assign the anchors nearest to an object whose IoU stands out among their like.
 
@@ -78,6 +83,23 @@ class ATSSAssigner:
         _check_rounding(iou_rounding)
         self.topk = topk
         self.iou_rounding = iou_rounding
+
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        """Add the keys that `from_config` reads."""
+        head = cfg.MODEL.ROTATED_HEAD
+        head.ASSIGNER_IOU = DEFAULT_IOU_ROUNDING
+        # Candidates per object and level.
+        head.ATSS_TOPK = 9
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments for a Detectron2 configuration."""
+        head = cfg.MODEL.ROTATED_HEAD
+        return {
+            "topk": head.ATSS_TOPK,
+            "iou_rounding": head.ASSIGNER_IOU,
+        }
 
     @torch.no_grad()
     def assign(self, grid: AnchorGrid, boxes: list[Tensor]) -> Assignment:
@@ -159,6 +181,7 @@ class ATSSAssigner:
         return cells, (cells - position[:, None]) * stride_px
 
 
+@PART_REGISTRY.register()
 class MaxIoUAssigner:
     """Assign an anchor to the object of highest IoU, and every object to its best anchors.
 
@@ -207,6 +230,28 @@ class MaxIoUAssigner:
         self.negative_iou = negative_iou
         self.min_positive_iou = min_positive_iou
         self.iou_rounding = iou_rounding
+
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        """Add the keys that `from_config` reads."""
+        head = cfg.MODEL.ROTATED_HEAD
+        head.ASSIGNER_IOU = DEFAULT_IOU_ROUNDING
+        # An anchor is positive from the first IoU on and negative below the second; an object's
+        # best anchors are positive if their IoU is at least the third.
+        head.POSITIVE_IOU_THRESH = 0.5
+        head.NEGATIVE_IOU_THRESH = 0.4
+        head.MIN_POSITIVE_IOU = 0.0
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments for a Detectron2 configuration."""
+        head = cfg.MODEL.ROTATED_HEAD
+        return {
+            "positive_iou": head.POSITIVE_IOU_THRESH,
+            "negative_iou": head.NEGATIVE_IOU_THRESH,
+            "min_positive_iou": head.MIN_POSITIVE_IOU,
+            "iou_rounding": head.ASSIGNER_IOU,
+        }
 
     @torch.no_grad()
     def assign(self, grid: AnchorGrid, boxes: list[Tensor]) -> AnchorAssignment:

@@ -5,10 +5,13 @@ Letters: P locations of one image over all levels, L levels.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor
+
+from tcm_d2.config.registries import PART_REGISTRY
 
 
 class PointGrid(NamedTuple):
@@ -74,6 +77,7 @@ class AnchorGrid(NamedTuple):
         return [height * width * self.sides_wh.shape[1] for height, width in self.level_sizes_hw]
 
 
+@PART_REGISTRY.register()
 class AnchorGenerator:
     """Lay upright anchors over the grid of every level.
 
@@ -121,6 +125,27 @@ class AnchorGenerator:
         self._sides_wh = torch.stack(
             [(s * factors[:, None] * sizes[:, None]).flatten(0, 1) for s in self.strides_px]
         )  # (L, A, 2)
+
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        """Add the keys that `from_config` reads."""
+        head = cfg.MODEL.ROTATED_HEAD
+        # Side of the smallest square anchor in strides; sizes 2^(i / n) per octave; heights /
+        # widths. ATSS takes one anchor per cell.
+        head.ANCHOR_SIDE_STRIDES = 4.0
+        head.ANCHOR_SCALES_PER_OCTAVE = 1
+        head.ANCHOR_RATIOS = [1.0]
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments for a Detectron2 configuration."""
+        head = cfg.MODEL.ROTATED_HEAD
+        return {
+            "strides_px": head.STRIDES_PX,
+            "base_side_strides": head.ANCHOR_SIDE_STRIDES,
+            "scales_per_octave": head.ANCHOR_SCALES_PER_OCTAVE,
+            "ratios": head.ANCHOR_RATIOS,
+        }
 
     @property
     def num_anchors(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.structures import Instances, RotatedBoxes
@@ -105,3 +105,20 @@ def detect(
         )
         for image, size_hw in enumerate(image_sizes_hw)
     ]
+
+
+def rescale(instances: Instances, inputs: dict[str, Any]) -> Instances:
+    """Return ``instances`` in the frame of the original image, without clipping.
+
+    Args:
+        instances: detections in the network's input frame.
+        inputs: the input dict; ``height`` and ``width`` default to the network's input size.
+    """
+    height, width = instances.image_size
+    target_hw = (int(inputs.get("height", height)), int(inputs.get("width", width)))
+    if target_hw == (height, width):
+        return instances
+    scaled = Instances(target_hw, **instances.get_fields())
+    scaled.pred_boxes = instances.pred_boxes.clone()
+    scaled.pred_boxes.scale(target_hw[1] / width, target_hw[0] / height)
+    return scaled

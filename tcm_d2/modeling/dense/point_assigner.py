@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from detectron2.config import CfgNode
 from torch import Tensor
 
+from tcm_d2.config.registries import PART_REGISTRY
 from tcm_d2.modeling.dense.anchors import PointGrid
 
 
@@ -27,6 +29,7 @@ class Assignment(NamedTuple):
     ground_truth_index: Tensor
 
 
+@PART_REGISTRY.register()
 class FCOSAssigner:
     """Assign a location to the smallest box in whose centre region it lies.
 
@@ -65,6 +68,25 @@ class FCOSAssigner:
         bounds = [-1.0, *map(float, regress_range_bounds_px), math.inf]
         self.regress_ranges_px = list(itertools.pairwise(bounds))
         self.center_sampling_radius = center_sampling_radius
+
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        """Add the keys that `from_config` reads."""
+        head = cfg.MODEL.ROTATED_HEAD
+        # Radius of centre sampling in strides.
+        head.CENTER_SAMPLING_RADIUS = 1.5
+        # Upper bounds of the regression ranges in px; the last level has none.
+        head.REGRESS_RANGE_BOUNDS_PX = [64, 128, 256, 512]
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments for a Detectron2 configuration."""
+        head = cfg.MODEL.ROTATED_HEAD
+        return {
+            "strides_px": head.STRIDES_PX,
+            "regress_range_bounds_px": head.REGRESS_RANGE_BOUNDS_PX,
+            "center_sampling_radius": head.CENTER_SAMPLING_RADIUS,
+        }
 
     def assign(self, grid: PointGrid, boxes: list[Tensor]) -> Assignment:
         """Return the positive locations of a batch.

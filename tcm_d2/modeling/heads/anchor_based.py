@@ -1,38 +1,74 @@
-"""What the anchor-based heads share: anchors of their outputs, candidates, normalisers.
+"""What the anchor-based heads share: boxes from deltas, and the normaliser.
 
-Letters: N images, K classes, A anchors per cell, R anchors of one image over all levels.
+Letters: N images, A anchors per cell, R anchors of one image over all levels, Q some of them.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tcm_d2.layers.precision import at_least_float32
 from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
-from tcm_d2.modeling.dense.decode import select_candidates
 from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
-from tcm_d2.modeling.heads.towers import flatten_levels
+from tcm_d2.modeling.heads.dense_head import DenseHead
+from tcm_d2.modeling.heads.towers import rows
 
 # Numbers that describe a box relative to its anchor: dx, dy, dw, dh, da.
 NUM_DELTAS = 5
 
 
-def make_anchor_grid(generator: AnchorGenerator, levels: list[Tensor]) -> AnchorGrid:
-    """Return the anchors of one image for output maps (N, C, H, W) per level."""
-    sizes_hw = [(level.shape[2], level.shape[3]) for level in levels]
-    return generator.make_grid(sizes_hw, levels[0].device)
+class AnchorHead(DenseHead):
+    """A head whose output has ``deltas`` of boxes from their anchors, (N, A * 5, H, W) per level.
 
-
-def flatten_anchors(levels: list[Tensor], num_values: int) -> Tensor:
-    """Return level maps (N, A * C, H, W) as (N * R, C), image by image in the grid's order.
-
-    Args:
-        levels: one map per level; channel a * C + c belongs to anchor a of the cell.
-        num_values: C, values per anchor.
+    Quirks of the source (mmrotate's heads) that are kept for its weights: the anchors' places and
+    axes (``AnchorGenerator``); predicted centres are moved into the image; an image without
+    positive anchors counts as one positive in the normaliser.
     """
-    return flatten_levels(levels).reshape(-1, num_values)
+
+    anchor_generator: AnchorGenerator
+    coder: DeltaBoxCoder
+    clamps_centers = True
+
+    @property
+    def strides_px(self) -> list[int]:
+        """Stride of each level."""
+        return self.anchor_generator.strides_px
+
+    @property
+    def anchors_per_cell(self) -> int:
+        """A."""
+        return self.anchor_generator.num_anchors
+
+    def make_grid(self, output: Any) -> AnchorGrid:
+        """Return the anchors of one image of this output."""
+        sizes_hw = [(level.shape[2], level.shape[3]) for level in output.deltas]
+        return self.anchor_generator.make_grid(sizes_hw, output.deltas[0].device)
+
+    def decode_at(
+        self,
+        output: Any,
+        grid: AnchorGrid,
+        image: int,
+        level: int,
+        index: Tensor,
+        image_size_hw: tuple[int, int],
+    ) -> Tensor:
+        """Return the boxes (Q, 5) of one image at some anchors of a level, centres in the image."""
+        anchors = grid.boxes.split(grid.level_num_anchors)[level][index]
+        deltas = rows(output.deltas[level][image, None], NUM_DELTAS)[0, index]
+        return self.coder.decode(anchors, at_least_float32(deltas), image_size_hw=image_size_hw)
+
+    def decode_all(self, output: Any, grid: AnchorGrid) -> Tensor:
+        """Return the boxes (N, R, 5) of all anchors, centres where they are predicted."""
+        deltas = torch.cat([rows(level, NUM_DELTAS) for level in output.deltas], dim=1)
+        num_images = deltas.shape[0]  # not len, which an export takes for a constant
+        anchors = grid.boxes.expand(num_images, -1, -1)
+        flat = self.coder.decode(anchors.flatten(0, 1), deltas.flatten(0, 1))
+        return flat.unflatten(0, (num_images, -1))
 
 
 def count_positives(location_index: Tensor, num_images: int, num_anchors: int) -> Tensor:
@@ -47,54 +83,3 @@ def count_positives(location_index: Tensor, num_images: int, num_anchors: int) -
     """
     per_image = torch.bincount(location_index // num_anchors, minlength=num_images)
     return mean_over_ranks(per_image.clamp(min=1).sum().float())
-
-
-def anchor_candidates(
-    class_logits: list[Tensor],
-    deltas: list[Tensor],
-    centerness_logits: list[Tensor] | None,
-    *,
-    grid: AnchorGrid,
-    coder: DeltaBoxCoder,
-    image_size_hw: tuple[int, int],
-    num_classes: int,
-    score_threshold: float,
-    topk: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the boxes (Q, 5), scores (Q,) and classes (Q,) of one image before NMS.
-
-    The threshold and the limit per level act on the class score alone; the score returned is class
-    score x centre-ness, where there is one.
-
-    Args:
-        class_logits: per level (A * K, H, W).
-        deltas: per level (A * 5, H, W).
-        centerness_logits: per level (A, H, W), or None.
-        grid: the anchors.
-        coder: turns deltas into boxes.
-        image_size_hw: centres outside this image are moved onto its border (see the coder).
-        num_classes: K.
-        score_threshold: in [0, 1).
-        topk: candidates per level.
-    """
-    boxes, scores, classes = [], [], []
-    for level, anchors in enumerate(grid.boxes.split(grid.level_num_anchors)):
-        chosen = select_candidates(
-            _by_anchor(class_logits[level], num_classes), score_threshold=score_threshold, topk=topk
-        )
-        index = chosen.location_index
-        level_deltas = at_least_float32(_by_anchor(deltas[level], NUM_DELTAS)[index])
-        level_scores = chosen.scores
-        if centerness_logits is not None:
-            centerness = at_least_float32(_by_anchor(centerness_logits[level], 1)[index, 0])
-            level_scores = level_scores * centerness.sigmoid()
-        # Sides are clamped to a factor of the anchor's: every box has an area.
-        boxes.append(coder.decode(anchors[index], level_deltas, image_size_hw=image_size_hw))
-        scores.append(level_scores)
-        classes.append(chosen.classes)
-    return torch.cat(boxes), torch.cat(scores), torch.cat(classes)
-
-
-def _by_anchor(level: Tensor, num_values: int) -> Tensor:
-    """Return one image's map (A * C, H, W) as (H * W * A, C)."""
-    return level.flatten(1).t().reshape(-1, num_values)

@@ -6,29 +6,37 @@ Q positive anchors of the batch.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from detectron2.structures import Instances
+from detectron2.config import CfgNode
+from detectron2.config import LazyCall as L
+from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
+from tcm_d2.config.nodes import configurable_with_nodes
+from tcm_d2.config.registries import ROTATED_HEAD_REGISTRY
 from tcm_d2.layers.precision import at_least_float32
 from tcm_d2.modeling.dense.anchor_assigners import ATSSAssigner
-from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
-from tcm_d2.modeling.dense.decode import detect
+from tcm_d2.modeling.dense.anchors import AnchorGenerator
 from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.heads.anchor_based import (
     NUM_DELTAS,
-    anchor_candidates,
+    AnchorHead,
     count_positives,
-    flatten_anchors,
-    make_anchor_grid,
 )
-from tcm_d2.modeling.heads.towers import Scale, bias_from_prior, make_predictor, make_tower
+from tcm_d2.modeling.heads.contract import ForeignNames
+from tcm_d2.modeling.heads.dense_head import common_arguments
+from tcm_d2.modeling.heads.towers import (
+    Scale,
+    bias_from_prior,
+    flatten_levels,
+    make_predictor,
+    make_tower,
+)
 from tcm_d2.modeling.losses.centerness import binary_cross_entropy_sum, centerness_targets
 from tcm_d2.modeling.losses.contract import box_loss_sum
-from tcm_d2.modeling.losses.focal import focal_loss_sum
 from tcm_d2.modeling.losses.iou import RotatedIoULoss
 from tcm_d2.structures.conversions import boxes_to_hboxes
 
@@ -47,15 +55,28 @@ class ATSSOutput(NamedTuple):
     centerness_logits: list[Tensor]
 
 
-class RotatedATSSHead(nn.Module):
+@ROTATED_HEAD_REGISTRY.register()
+class RotatedATSSHead(AnchorHead):
     """Predict for the one anchor of every cell its class, a turned box and its centre-ness.
 
-    Quirks of the source (mmrotate's rotated ATSS head) that are kept for its weights: the anchors'
-    places and axes (``AnchorGenerator``); the centre-ness target is taken in the upright hull of
-    the turned box, not along the box's own axes as in FCOS; predicted centres are moved into the
-    image; an image without positive anchors counts as one positive in the normaliser.
+    A quirk of the source (mmrotate's rotated ATSS head), besides those of `AnchorHead`: the
+    centre-ness target is taken in the upright hull of the turned box, not along the box's own axes
+    as in FCOS.
     """
 
+    factor_names = ("centerness",)
+    foreign_names = ForeignNames(
+        title="ATSS",
+        modules={
+            "atss_cls": "class_predictor",
+            "atss_reg": "delta_predictor",
+            "atss_centerness": "centerness_predictor",
+            "scales": "delta_scales",
+        },
+        layers_per_block=3,
+    )
+
+    @configurable_with_nodes
     def __init__(
         self,
         *,
@@ -103,6 +124,16 @@ class RotatedATSSHead(nn.Module):
         self.centerness_predictor = make_predictor(channels, 1, bias=0.0)
         self.delta_scales = nn.ModuleList(Scale() for _ in anchor_generator.strides_px)
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+        """Return the constructor's arguments; see `RotatedHead`."""
+        return {
+            **common_arguments(cfg, input_shape),
+            "anchor_generator": L(AnchorGenerator)(**AnchorGenerator.from_config(cfg)),
+            "assigner": L(ATSSAssigner)(**ATSSAssigner.from_config(cfg)),
+            "box_loss_mode": cfg.MODEL.ROTATED_HEAD.BOX_LOSS_MODE,
+        }
+
     def forward(self, features: list[Tensor]) -> ATSSOutput:
         """Return the raw outputs of each level.
 
@@ -127,7 +158,7 @@ class RotatedATSSHead(nn.Module):
             gt_boxes: (M, 5) boxes of each image, image pixels.
             gt_classes: (M,) int64 classes of each image.
         """
-        grid = self.anchor_grid(output)
+        grid = self.make_grid(output)
         positives = self.assigner.assign(grid, gt_boxes)
         location = positives.location_index
         anchors = grid.boxes[location % len(grid.boxes)]  # (Q, 5)
@@ -137,21 +168,15 @@ class RotatedATSSHead(nn.Module):
         num_positives = count_positives(location, len(gt_boxes), len(grid.boxes))
         centerness_sum = mean_over_ranks(target_centerness.sum(), minimum=1)
 
-        deltas = flatten_anchors(output.deltas, NUM_DELTAS)[location]
+        deltas = flatten_levels(output.deltas, NUM_DELTAS)[location]
         box_loss = box_loss_sum(
             self.box_loss,
             boxes=lambda: (self.coder.decode(anchors, deltas), target_boxes),
             deltas=lambda: (deltas, self.coder.encode(anchors, target_boxes)),
             pair_weights=target_centerness,
         )
-        class_loss = focal_loss_sum(
-            at_least_float32(flatten_anchors(output.class_logits, self.num_classes)),
-            location,
-            target_classes,
-            gamma=self.focal_loss_gamma,
-            alpha=self.focal_loss_alpha,
-        )
-        centerness_logits = flatten_anchors(output.centerness_logits, 1)[location, 0]
+        class_loss = self.class_loss(output, location, target_classes)
+        centerness_logits = flatten_levels(output.centerness_logits, 1)[location, 0]
         centerness_loss = binary_cross_entropy_sum(
             at_least_float32(centerness_logits), target_centerness.to(deltas.dtype)
         )
@@ -160,42 +185,6 @@ class RotatedATSSHead(nn.Module):
             "loss_box": box_loss / centerness_sum,
             "loss_centerness": centerness_loss / num_positives,
         }
-
-    @torch.no_grad()
-    def predict(self, output: ATSSOutput, image_sizes_hw: list[tuple[int, int]]) -> list[Instances]:
-        """Return the detections of each image.
-
-        Args:
-            output: what ``forward`` returned.
-            image_sizes_hw: size of each image without padding; the frame of the boxes.
-        """
-        grid = self.anchor_grid(output)
-        return detect(
-            lambda image: self.candidates(output, grid, image, image_sizes_hw[image]),
-            image_sizes_hw,
-            nms_threshold=self.nms_threshold,
-            max_detections=self.max_detections,
-        )
-
-    def candidates(
-        self, output: ATSSOutput, grid: AnchorGrid, image: int, image_size_hw: tuple[int, int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return one image's boxes (Q, 5), scores (Q,) and classes (Q,) before NMS."""
-        return anchor_candidates(
-            [level[image] for level in output.class_logits],
-            [level[image] for level in output.deltas],
-            [level[image] for level in output.centerness_logits],
-            grid=grid,
-            coder=self.coder,
-            image_size_hw=image_size_hw,
-            num_classes=self.num_classes,
-            score_threshold=self.score_threshold,
-            topk=self.topk_candidates,
-        )
-
-    def anchor_grid(self, output: ATSSOutput) -> AnchorGrid:
-        """Return the anchors of one image of this output."""
-        return make_anchor_grid(self.anchor_generator, output.class_logits)
 
 
 def _upright_distances(points_xy: Tensor, boxes: Tensor) -> Tensor:

@@ -6,29 +6,34 @@ of one image, Q positive locations of the batch.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from detectron2.structures import Instances
+from detectron2.config import CfgNode
+from detectron2.config import LazyCall as L
+from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
 
+from tcm_d2.config.nodes import configurable_with_nodes
+from tcm_d2.config.registries import ROTATED_HEAD_REGISTRY
 from tcm_d2.layers.precision import at_least_float32
 from tcm_d2.modeling.dense.anchors import PointGrid, make_point_grid
-from tcm_d2.modeling.dense.decode import detect, select_candidates
 from tcm_d2.modeling.dense.delta_coder import MAX_SIDE_RATIO, DeltaBoxCoder
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.dense.point_assigner import FCOSAssigner
 from tcm_d2.modeling.dense.point_coder import DistanceAnglePointCoder
+from tcm_d2.modeling.heads.contract import ForeignNames
+from tcm_d2.modeling.heads.dense_head import DenseHead, common_arguments
 from tcm_d2.modeling.heads.towers import (
     Scale,
     bias_from_prior,
     flatten_levels,
     make_predictor,
     make_tower,
+    rows,
 )
 from tcm_d2.modeling.losses.centerness import binary_cross_entropy_sum, centerness_targets
 from tcm_d2.modeling.losses.contract import box_loss_sum
-from tcm_d2.modeling.losses.focal import focal_loss_sum
 from tcm_d2.modeling.losses.iou import RotatedIoULoss
 
 
@@ -86,7 +91,8 @@ def waits_for_counts(values: Tensor) -> bool:
     return values.device.type != "cuda"
 
 
-class RotatedFCOSHead(nn.Module):
+@ROTATED_HEAD_REGISTRY.register()
+class RotatedFCOSHead(DenseHead):
     """Predict at every cell the class, the turned box around it and its centre-ness.
 
     Differences from the source (mmrotate's rotated FCOS head), none of which changes a published
@@ -95,6 +101,23 @@ class RotatedFCOSHead(nn.Module):
     coordinates, which costs digits in float32).
     """
 
+    anchors_per_cell = None
+    factor_names = ("centerness",)
+    clamps_centers = False
+    foreign_names = ForeignNames(
+        title="FCOS",
+        modules={
+            "conv_cls": "class_predictor",
+            "conv_reg": "distance_predictor",
+            "conv_angle": "angle_predictor",
+            "conv_centerness": "centerness_predictor",
+            "scale_angle": "angle_scale",
+            "scales": "distance_scales",
+        },
+        layers_per_block=3,
+    )
+
+    @configurable_with_nodes
     def __init__(
         self,
         *,
@@ -140,6 +163,25 @@ class RotatedFCOSHead(nn.Module):
         self.distance_scales = nn.ModuleList(Scale() for _ in self.strides_px)
         self.angle_scale = Scale()
 
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        """Add the head's own keys."""
+        # Initial side distance in strides. 0 as published: half of the distances then start below
+        # zero, where they get no gradient; a positive value learns sooner from random weights.
+        cfg.MODEL.ROTATED_HEAD.DISTANCE_BIAS_INIT = 0.0
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+        """Return the constructor's arguments; see `RotatedHead`."""
+        head = cfg.MODEL.ROTATED_HEAD
+        return {
+            **common_arguments(cfg, input_shape),
+            "strides_px": head.STRIDES_PX,
+            "distance_bias_init": head.DISTANCE_BIAS_INIT,
+            "assigner": L(FCOSAssigner)(**FCOSAssigner.from_config(cfg)),
+            "box_loss_mode": head.BOX_LOSS_MODE,
+        }
+
     def forward(self, features: list[Tensor]) -> FCOSOutput:
         """Return the raw outputs of each level.
 
@@ -168,7 +210,7 @@ class RotatedFCOSHead(nn.Module):
             gt_boxes: (M, 5) boxes of each image, image pixels.
             gt_classes: (M,) int64 classes of each image.
         """
-        grid = self._grid(output)
+        grid = self.make_grid(output)
         locations = _Locations.of(self.assigner.owners(grid, gt_boxes), len(torch.cat(gt_boxes)))
         points_index = locations.index % len(grid.points_xy)
         strides = grid.strides_px[points_index, None]  # (Q, 1)
@@ -188,7 +230,7 @@ class RotatedFCOSHead(nn.Module):
         centerness_sum = mean_over_ranks(target_centerness.sum(), minimum=1e-6)
 
         def at_locations(levels: list[Tensor]) -> Tensor:
-            return at_least_float32(flatten_levels(levels).flatten(0, 1)[locations.index])
+            return at_least_float32(flatten_levels(levels, levels[0].shape[1])[locations.index])
 
         pred_distances = at_locations(output.distances)
         pred_angle_rad = at_locations(output.angle_rad).squeeze(1)
@@ -199,14 +241,8 @@ class RotatedFCOSHead(nn.Module):
             deltas=lambda: _deltas_of_locations(pred_boxes, pred_angle_rad, target_boxes),
             pair_weights=target_centerness,
         )
-        logits = at_least_float32(flatten_levels(output.class_logits).flatten(0, 1))
-        class_loss = focal_loss_sum(
-            logits,
-            locations.index,
-            target_classes,
-            gamma=self.focal_loss_gamma,
-            alpha=self.focal_loss_alpha,
-            is_positive=locations.is_positive,
+        class_loss = self.class_loss(
+            output, locations.index, target_classes, is_positive=locations.is_positive
         )
         centerness_logits = at_locations(output.centerness_logits).squeeze(1)
         centerness_loss = binary_cross_entropy_sum(
@@ -218,55 +254,37 @@ class RotatedFCOSHead(nn.Module):
             "loss_centerness": centerness_loss / num_positives,
         }
 
-    @torch.no_grad()
-    def predict(self, output: FCOSOutput, image_sizes_hw: list[tuple[int, int]]) -> list[Instances]:
-        """Return the detections of each image.
-
-        Args:
-            output: what ``forward`` returned.
-            image_sizes_hw: size of each image without padding; the frame of the boxes.
-        """
-        grid = self._grid(output)
-        return detect(
-            lambda image: self.candidates(output, grid, image),
-            image_sizes_hw,
-            nms_threshold=self.nms_threshold,
-            max_detections=self.max_detections,
-        )
-
-    def candidates(
-        self, output: FCOSOutput, grid: PointGrid, image: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return one image's boxes (R, 5), scores (R,) and classes (R,) before NMS.
-
-        The threshold and the limit per level act on the class score alone; the score returned is
-        class score x centre-ness. Boxes without area are dropped, as in the reference.
-        """
-        boxes, scores, classes = [], [], []
-        points_by_level = grid.points_xy.split(grid.level_num_points)
-        for level, stride_px in enumerate(self.strides_px):
-            logits = output.class_logits[level][image].flatten(1).t()  # (P_level, K)
-            chosen = select_candidates(
-                logits, score_threshold=self.score_threshold, topk=self.topk_candidates
-            )
-            index = chosen.location_index
-            distances = output.distances[level][image].flatten(1)[:, index].t()
-            angle_rad = output.angle_rad[level][image].flatten()[index]
-            centerness = at_least_float32(
-                output.centerness_logits[level][image].flatten()[index]
-            ).sigmoid()
-            level_boxes = self.coder.decode(
-                points_by_level[level][index], distances * stride_px, angle_rad
-            )
-            kept = ((level_boxes[:, 2] > 0) & (level_boxes[:, 3] > 0)).nonzero(as_tuple=True)[0]
-            boxes.append(level_boxes[kept])
-            scores.append((chosen.scores * centerness)[kept])
-            classes.append(chosen.classes[kept])
-        return torch.cat(boxes), torch.cat(scores), torch.cat(classes)
-
-    def _grid(self, output: FCOSOutput) -> PointGrid:
+    def make_grid(self, output: FCOSOutput) -> PointGrid:
+        """Return the locations of one image of this output."""
         sizes_hw = [(level.shape[2], level.shape[3]) for level in output.class_logits]
         return make_point_grid(sizes_hw, self.strides_px, output.class_logits[0].device)
+
+    def decode_at(
+        self,
+        output: FCOSOutput,
+        grid: PointGrid,
+        image: int,
+        level: int,
+        index: Tensor,
+        image_size_hw: tuple[int, int],
+    ) -> Tensor:
+        """Return the boxes (Q, 5) of one image at some locations of a level."""
+        points_xy = grid.points_xy.split(grid.level_num_points)[level][index]
+        distances = output.distances[level][image].flatten(1)[:, index].t()
+        angle_rad = output.angle_rad[level][image].flatten()[index]
+        return self.coder.decode(points_xy, distances * self.strides_px[level], angle_rad)
+
+    def decode_all(self, output: FCOSOutput, grid: PointGrid) -> Tensor:
+        """Return the boxes (N, R, 5) of all locations."""
+        distances = torch.cat([rows(level, 4) for level in output.distances], dim=1)
+        num_images = distances.shape[0]  # not len, which an export takes for a constant
+        distances = distances * grid.strides_px[:, None]
+        angle_rad = torch.cat([rows(level, 1) for level in output.angle_rad], dim=1)
+        points_xy = grid.points_xy.expand(num_images, -1, -1)
+        flat = self.coder.decode(
+            points_xy.flatten(0, 1), distances.flatten(0, 1), angle_rad.flatten()
+        )
+        return flat.unflatten(0, (num_images, -1))
 
 
 def _unit_box(like: Tensor) -> Tensor:

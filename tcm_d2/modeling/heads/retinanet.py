@@ -6,28 +6,35 @@ truths of one image, Q positive anchors of the batch.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from detectron2.structures import Instances
-from torch import Tensor, nn
+from detectron2.config import CfgNode
+from detectron2.config import LazyCall as L
+from detectron2.layers import ShapeSpec
+from torch import Tensor
 
+from tcm_d2.config.nodes import configurable_with_nodes
+from tcm_d2.config.registries import ROTATED_HEAD_REGISTRY
 from tcm_d2.layers.precision import at_least_float32
 from tcm_d2.modeling.dense.anchor_assigners import MaxIoUAssigner
-from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
-from tcm_d2.modeling.dense.decode import detect
+from tcm_d2.modeling.dense.anchors import AnchorGenerator
 from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
 from tcm_d2.modeling.heads.anchor_based import (
     NUM_DELTAS,
-    anchor_candidates,
+    AnchorHead,
     count_positives,
-    flatten_anchors,
-    make_anchor_grid,
 )
-from tcm_d2.modeling.heads.towers import bias_from_prior, make_predictor, make_tower
+from tcm_d2.modeling.heads.contract import ForeignNames
+from tcm_d2.modeling.heads.dense_head import common_arguments
+from tcm_d2.modeling.heads.towers import (
+    bias_from_prior,
+    flatten_levels,
+    make_predictor,
+    make_tower,
+)
 from tcm_d2.modeling.losses.contract import box_loss_sum
 from tcm_d2.modeling.losses.deltas import L1Loss
-from tcm_d2.modeling.losses.focal import focal_loss_sum
 
 
 class RetinaNetOutput(NamedTuple):
@@ -42,15 +49,21 @@ class RetinaNetOutput(NamedTuple):
     deltas: list[Tensor]
 
 
-class RotatedRetinaNetHead(nn.Module):
+@ROTATED_HEAD_REGISTRY.register()
+class RotatedRetinaNetHead(AnchorHead):
     """Predict for every anchor its class and a turned box.
 
-    Quirks of the source (mmrotate's rotated RetinaNet head) that are kept for its weights: the
-    anchors' places and axes (``AnchorGenerator``); predicted centres are moved into the image; an
-    image without positive anchors counts as one positive in the normaliser. Unlike there, that
-    normaliser is the mean over ranks; with one process it is the same.
+    Unlike in the source (mmrotate's rotated RetinaNet head) the normaliser is the mean over ranks;
+    with one process it is the same.
     """
 
+    foreign_names = ForeignNames(
+        title="RetinaNet",
+        modules={"retina_cls": "class_predictor", "retina_reg": "delta_predictor"},
+        layers_per_block=2,
+    )
+
+    @configurable_with_nodes
     def __init__(
         self,
         *,
@@ -91,6 +104,15 @@ class RotatedRetinaNetHead(nn.Module):
         )
         self.delta_predictor = make_predictor(channels, num_anchors * NUM_DELTAS, bias=0.0)
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
+        """Return the constructor's arguments; see `RotatedHead`."""
+        return {
+            **common_arguments(cfg, input_shape),
+            "anchor_generator": L(AnchorGenerator)(**AnchorGenerator.from_config(cfg)),
+            "assigner": L(MaxIoUAssigner)(**MaxIoUAssigner.from_config(cfg)),
+        }
+
     def forward(self, features: list[Tensor]) -> RetinaNetOutput:
         """Return the raw outputs of each level.
 
@@ -118,7 +140,7 @@ class RotatedRetinaNetHead(nn.Module):
             gt_boxes: (M, 5) boxes of each image, image pixels.
             gt_classes: (M,) int64 classes of each image.
         """
-        grid = self.anchor_grid(output)
+        grid = self.make_grid(output)
         assigned = self.assigner.assign(grid, gt_boxes)
         location = assigned.location_index
         anchors = grid.boxes[location % len(grid.boxes)]  # (Q, 5)
@@ -126,60 +148,16 @@ class RotatedRetinaNetHead(nn.Module):
         target_classes = torch.cat(gt_classes)[assigned.ground_truth_index]
         num_positives = count_positives(location, len(gt_boxes), len(grid.boxes))
 
-        deltas = at_least_float32(flatten_anchors(output.deltas, NUM_DELTAS)[location])
+        deltas = at_least_float32(flatten_levels(output.deltas, NUM_DELTAS)[location])
         box_loss = box_loss_sum(
             self.box_loss,
             boxes=lambda: (self.coder.decode(anchors, deltas), target_boxes),
             deltas=lambda: (deltas, self.coder.encode(anchors, target_boxes)),
         )
-        logits = at_least_float32(flatten_anchors(output.class_logits, self.num_classes))
-        class_loss = focal_loss_sum(
-            logits,
-            location,
-            target_classes,
-            gamma=self.focal_loss_gamma,
-            alpha=self.focal_loss_alpha,
-            ignored_index=assigned.ignored_index,
+        class_loss = self.class_loss(
+            output, location, target_classes, ignored_index=assigned.ignored_index
         )
         return {
             "loss_cls": class_loss / num_positives,
             "loss_box": box_loss / num_positives,
         }
-
-    @torch.no_grad()
-    def predict(
-        self, output: RetinaNetOutput, image_sizes_hw: list[tuple[int, int]]
-    ) -> list[Instances]:
-        """Return the detections of each image.
-
-        Args:
-            output: what ``forward`` returned.
-            image_sizes_hw: size of each image without padding; the frame of the boxes.
-        """
-        grid = self.anchor_grid(output)
-        return detect(
-            lambda image: self.candidates(output, grid, image, image_sizes_hw[image]),
-            image_sizes_hw,
-            nms_threshold=self.nms_threshold,
-            max_detections=self.max_detections,
-        )
-
-    def candidates(
-        self, output: RetinaNetOutput, grid: AnchorGrid, image: int, image_size_hw: tuple[int, int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return one image's boxes (Q, 5), scores (Q,) and classes (Q,) before NMS."""
-        return anchor_candidates(
-            [level[image] for level in output.class_logits],
-            [level[image] for level in output.deltas],
-            None,
-            grid=grid,
-            coder=self.coder,
-            image_size_hw=image_size_hw,
-            num_classes=self.num_classes,
-            score_threshold=self.score_threshold,
-            topk=self.topk_candidates,
-        )
-
-    def anchor_grid(self, output: RetinaNetOutput) -> AnchorGrid:
-        """Return the anchors of one image of this output."""
-        return make_anchor_grid(self.anchor_generator, output.class_logits)

@@ -148,6 +148,18 @@ class Scale(nn.Module):
         return values * self.scale
 
 
-def flatten_levels(levels: list[Tensor]) -> Tensor:
-    """Return level maps (N, C, H, W) as one (N, P, C): levels in order, cells row-major."""
-    return torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
+def rows(level: Tensor, num_values: int) -> Tensor:
+    """Return a map (N, A * V, H, W) as (N, H * W * A, V): cells row-major, then a cell's anchors.
+
+    Args:
+        level: channel a * V + v belongs to anchor a of a cell.
+        num_values: V.
+    """
+    cells = level.flatten(2).transpose(1, 2)  # (N, HW, A * V)
+    return cells.reshape(level.shape[0], -1, num_values)
+
+
+def flatten_levels(levels: list[Tensor], num_values: int) -> Tensor:
+    """Return the rows of all levels, (N * R, V): image by image, levels in order; see `rows`."""
+    cells = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
+    return cells.reshape(-1, num_values)

@@ -1,19 +1,78 @@
-"""Feature pyramid over three stages of the image tower, with two extra coarse levels.
+"""Feature pyramid over stages of any backbone, with two extra coarse levels.
 
 Shape letters: N images, O output channels; level l has stride 2^l pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
 from torch import Tensor, nn
+
+from tcm_d2.config.registries import PART_REGISTRY
 
 # P6 and P7.
 NUM_EXTRA_LEVELS = 2
 EXTRA_LEVEL_SOURCES = ("output", "input")
+
+
+@PART_REGISTRY.register()
+@dataclass(frozen=True, kw_only=True)
+class FPNConfig:
+    """What the pyramid is built from, besides its inputs.
+
+    Another neck is another class with ``in_features``, ``out_channels``, ``build`` and
+    ``from_config``.
+
+    Attributes:
+        in_features: names of the backbone's outputs, fine to coarse, each half the size of the one
+            before; the score map joins the last.
+        out_channels: O.
+        extra_levels_from: "output" (the coarsest pyramid level) or "input" (the coarsest input,
+            with the score map) feeds the first extra level.
+        relu_before_extra: apply ReLU between the extra levels (not before the first).
+    """
+
+    in_features: Sequence[str]
+    out_channels: int
+    extra_levels_from: str
+    relu_before_extra: bool
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments for a Detectron2 configuration."""
+        fpn = cfg.MODEL.ROTATED_FPN
+        return {name: fpn[name.upper()] for name in cls.__dataclass_fields__}
+
+    def build(
+        self, input_shape: Mapping[str, ShapeSpec], *, joined_channels: int = 0
+    ) -> RotatedFPN:
+        """Return the pyramid on outputs of a backbone.
+
+        Args:
+            input_shape: channels and stride of each output by name.
+            joined_channels: more channels that the coarsest input has: those of the score map.
+
+        Raises:
+            ValueError: the backbone lacks an input, or see `RotatedFPN`.
+        """
+        missing = [name for name in self.in_features if name not in input_shape]
+        if missing:
+            raise ValueError(
+                f"neck.in_features: the backbone has no output {', '.join(missing)}; it has "
+                f"{', '.join(input_shape)}; set MODEL.ROTATED_FPN.IN_FEATURES, or what the "
+                "backbone gives (of Detectron2's ResNets MODEL.RESNETS.OUT_FEATURES)"
+            )
+        inputs = [input_shape[name] for name in self.in_features]
+        last = inputs[-1]
+        inputs[-1] = ShapeSpec(channels=last.channels + joined_channels, stride=last.stride)
+        return RotatedFPN(self, inputs)
 
 
 class RotatedFPN(nn.Module):
@@ -25,42 +84,35 @@ class RotatedFPN(nn.Module):
     as they are, so channels joined on the way (the score map on res5) would be lost.
     """
 
-    def __init__(
-        self,
-        in_channels: Mapping[str, int],
-        *,
-        out_channels: int,
-        extra_levels_from: str,
-        relu_before_extra: bool,
-    ) -> None:
+    def __init__(self, config: FPNConfig, inputs: Sequence[ShapeSpec]) -> None:
         """Args:
-        in_channels: channels of each input by name, fine to coarse, each half the size of the one
-            before; joined channels included.
-        out_channels: O.
-        extra_levels_from: "output" (the coarsest pyramid level) or "input" (the coarsest input)
-            feeds the first extra level.
-        relu_before_extra: apply ReLU between the extra levels (not before the first).
+        config: the pyramid's own settings.
+        inputs: channels and stride of each input, joined channels included.
 
         Raises:
             ValueError: ``extra_levels_from`` is neither.
         """
         super().__init__()
-        if extra_levels_from not in EXTRA_LEVEL_SOURCES:
+        if config.extra_levels_from not in EXTRA_LEVEL_SOURCES:
             raise ValueError(
                 f"extra_levels_from: expected one of {', '.join(EXTRA_LEVEL_SOURCES)}, got "
-                f"{extra_levels_from!r}"
+                f"{config.extra_levels_from!r}"
             )
-        self.in_features = list(in_channels)
-        self.extra_levels_from = extra_levels_from
-        self.relu_before_extra = relu_before_extra
+        self.in_features = list(config.in_features)
+        self.extra_levels_from = config.extra_levels_from
+        self.relu_before_extra = config.relu_before_extra
+        out_channels = config.out_channels
+        strides_px = [shape.stride for shape in inputs]
+        strides_px += [strides_px[-1] * 2**level for level in range(1, NUM_EXTRA_LEVELS + 1)]
+        self._output_shape = [ShapeSpec(channels=out_channels, stride=s) for s in strides_px]
         self.lateral_convs = nn.ModuleList(
-            nn.Conv2d(channels, out_channels, 1) for channels in in_channels.values()
+            nn.Conv2d(shape.channels, out_channels, 1) for shape in inputs
         )
         self.output_convs = nn.ModuleList(
-            nn.Conv2d(out_channels, out_channels, 3, padding=1) for _ in in_channels
+            nn.Conv2d(out_channels, out_channels, 3, padding=1) for _ in inputs
         )
-        from_input = extra_levels_from == "input"
-        first_channels = in_channels[self.in_features[-1]] if from_input else out_channels
+        from_input = config.extra_levels_from == "input"
+        first_channels = inputs[-1].channels if from_input else out_channels
         self.extra_convs = nn.ModuleList(
             nn.Conv2d(channels, out_channels, 3, stride=2, padding=1)
             for channels in (first_channels, *[out_channels] * (NUM_EXTRA_LEVELS - 1))
@@ -70,11 +122,15 @@ class RotatedFPN(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
+    def output_shape(self) -> list[ShapeSpec]:
+        """Return channels and stride of each level, fine to coarse."""
+        return self._output_shape
+
     def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
         """Return the levels p3 .. p7, (N, O, ., .) each, fine to coarse.
 
         Args:
-            features: maps by name, those of ``in_channels`` at least; sizes need not be even.
+            features: maps by name, those of ``in_features`` at least; sizes need not be even.
         """
         inputs = [features[name] for name in self.in_features]
         merged = [conv(x) for conv, x in zip(self.lateral_convs, inputs, strict=True)]

@@ -6,12 +6,15 @@ stride-32 grid.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from detectron2.config import CfgNode
 from torch import Tensor, nn
 
+from tcm_d2.config.registries import PART_REGISTRY
 from tcm_d2.modeling.tcm.bimodal import BimodalMatching
 from tcm_d2.modeling.tcm.context_decoder import ContextDecoder
 from tcm_d2.modeling.tcm.matching import score_map
@@ -20,6 +23,43 @@ from tcm_d2.modeling.tcm.prompt import LanguagePromptGenerator
 PROMPT_GENERATORS = ("none", "image", "meta")
 # Deviation of the truncated-normal start of the context and of the meta query.
 CONTEXT_INIT_STD = 1.0
+
+
+@PART_REGISTRY.register()
+@dataclass(frozen=True, kw_only=True)
+class TCMConfig:
+    """What the TCM module is built from, besides CLIP's widths.
+
+    Attributes:
+        decoder_width: width of both context decoders.
+        decoder_heads: their attention heads.
+        decoder_layers: their layers.
+        decoder_dropout: their dropout probability, in [0, 1).
+        visual_scale_init: start of the visual prompt's scale s.
+        text_scale_init: start of every entry of the text update's scale gamma.
+        temperature: tau; the score map is cosine / tau.
+        prompt_generator: "none" (as published for DOTA), "image" (a prompt from each image's global
+            token, as in the CVPR paper) or "meta" (one from a learnt query: FastTCM).
+        bimodal_matching: move class embeddings along each image's global token (FastTCM).
+        bimodal_matching_init: start of its matrix, "identity" or "ones".
+    """
+
+    decoder_width: int
+    decoder_heads: int
+    decoder_layers: int
+    decoder_dropout: float
+    visual_scale_init: float
+    text_scale_init: float
+    temperature: float
+    prompt_generator: str
+    bimodal_matching: bool
+    bimodal_matching_init: str
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the arguments for a Detectron2 configuration."""
+        tcm = cfg.MODEL.TCM
+        return {name: tcm[name.upper()] for name in cls.__dataclass_fields__}
 
 
 class TCMOutput(NamedTuple):
@@ -63,76 +103,52 @@ class TCM(nn.Module):
     bimodal_matching: BimodalMatching | None
 
     def __init__(
-        self,
-        *,
-        joint_width: int,
-        token_width: int,
-        num_context: int,
-        decoder_width: int,
-        decoder_heads: int,
-        decoder_layers: int,
-        decoder_dropout: float,
-        visual_scale_init: float,
-        text_scale_init: float,
-        temperature: float,
-        prompt_generator: str,
-        bimodal_matching: bool,
-        bimodal_matching_init: str,
+        self, config: TCMConfig, *, joint_width: int, token_width: int, num_context: int
     ) -> None:
         """Args:
+        config: the module's own settings.
         joint_width: C.
         token_width: D.
         num_context: N2.
-        decoder_width: width of both context decoders.
-        decoder_heads: their heads.
-        decoder_layers: their layers.
-        decoder_dropout: their dropout probability.
-        visual_scale_init: start of ``visual_scale``.
-        text_scale_init: start of every entry of ``text_scale``.
-        temperature: tau of the score map.
-        prompt_generator: "none", "image" (a prompt from each image's global token) or "meta" (one
-            from a learnt query).
-        bimodal_matching: move class embeddings along each image's global token.
-        bimodal_matching_init: start of its matrix, "identity" or "ones".
 
         Raises:
             ValueError: ``prompt_generator`` or ``bimodal_matching_init`` is none of these, or
                 ``temperature`` is not positive.
         """
         super().__init__()
-        if prompt_generator not in PROMPT_GENERATORS:
+        if config.prompt_generator not in PROMPT_GENERATORS:
             raise ValueError(
                 f"prompt_generator: expected one of {', '.join(PROMPT_GENERATORS)}, got "
-                f"{prompt_generator!r}"
+                f"{config.prompt_generator!r}"
             )
-        if not temperature > 0:
-            raise ValueError(f"temperature: expected a positive number, got {temperature}")
-        self.temperature = temperature
+        if not config.temperature > 0:
+            raise ValueError(f"temperature: expected a positive number, got {config.temperature}")
+        self.temperature = config.temperature
         self.context = nn.Parameter(torch.empty(num_context, token_width))
         nn.init.trunc_normal_(self.context, std=CONTEXT_INIT_STD)
-        self.visual_scale = nn.Parameter(torch.tensor(float(visual_scale_init)))
-        self.text_scale = nn.Parameter(torch.full((joint_width,), float(text_scale_init)))
+        self.visual_scale = nn.Parameter(torch.tensor(float(config.visual_scale_init)))
+        self.text_scale = nn.Parameter(torch.full((joint_width,), float(config.text_scale_init)))
         self.visual_decoder, self.text_decoder = (
             ContextDecoder(
                 joint_width=joint_width,
-                width=decoder_width,
-                num_heads=decoder_heads,
-                num_layers=decoder_layers,
-                dropout=decoder_dropout,
+                width=config.decoder_width,
+                num_heads=config.decoder_heads,
+                num_layers=config.decoder_layers,
+                dropout=config.decoder_dropout,
             )
             for _ in range(2)
         )
         self.prompt_generator, self.meta_query, self.bimodal_matching = None, None, None
-        if prompt_generator != "none":
+        if config.prompt_generator != "none":
             self.prompt_generator = LanguagePromptGenerator(
                 joint_width=joint_width, token_width=token_width
             )
-        if prompt_generator == "meta":
+        if config.prompt_generator == "meta":
             self.meta_query = nn.Parameter(torch.empty(joint_width))
             nn.init.trunc_normal_(self.meta_query, std=CONTEXT_INIT_STD)
-        if bimodal_matching:
+        if config.bimodal_matching:
             self.bimodal_matching = BimodalMatching(
-                joint_width=joint_width, init=bimodal_matching_init
+                joint_width=joint_width, init=config.bimodal_matching_init
             )
 
     @property

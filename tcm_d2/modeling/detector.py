@@ -1,4 +1,4 @@
-"""The detector: images -> CLIP -> TCM -> pyramid -> head -> losses or Instances.
+"""The detector: images -> backbone -> (TCM) -> pyramid -> head -> losses or Instances.
 
 Shape letters: N images, C joint width of CLIP, K classes, H x W the stride-32 grid.
 """
@@ -10,42 +10,61 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.structures import ImageList, Instances
+from detectron2.config import CfgNode
+from detectron2.config import LazyCall as L
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, Backbone
+from detectron2.structures import ImageList
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from tcm_d2.layers.kept_tensor import KeptTensor
-from tcm_d2.modeling.clip.text import FixedText, decode_prompts, format_prompts
+from tcm_d2.config.nodes import configurable_with_nodes, part_node
+from tcm_d2.config.registries import ROTATED_HEAD_REGISTRY
+from tcm_d2.modeling.class_text import (
+    FIXED_TEXT_MESSAGE,
+    ClassText,
+    ClassTextConfig,
+    FixedClassText,
+    check_prompts,
+    fix_class_text,
+    take_text_side,
+)
+from tcm_d2.modeling.dense.decode import rescale
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
+from tcm_d2.modeling.neck.fpn import FPNConfig
 from tcm_d2.modeling.tcm.matching import join_score_map, score_map_loss
+from tcm_d2.modeling.tcm.tcm import TCM, TCMConfig
 
-# The image tower's coarsest stride; inputs are padded to a multiple of it.
+# Inputs are padded to a multiple of it: the coarsest stride of a ResNet.
 SIZE_DIVISIBILITY_PX = 32
 # What torch.compile makes kernels with; tests take one that is done in seconds.
 COMPILE_BACKEND = "inductor"
-# Where the state dict holds the constants of `RotatedOneStageDetector.fix_text`.
-FIXED_TEXT_NAMES = ("text_encoder.features", "text_encoder.class_token_ids")
-FIXED_TEXT_MESSAGE = (
-    "this model holds its text features as constants and has no text tower: it is made for "
-    "inference; train from the checkpoint that it was made from"
-)
+# Names of the detector, and the head that each stands for where MODEL.ROTATED_HEAD.NAME is "".
+HEADS_OF_ALIASES = {
+    "TCMRotatedFCOS": "RotatedFCOSHead",
+    "TCMRotatedATSS": "RotatedATSSHead",
+    "TCMRotatedRetinaNet": "RotatedRetinaNetHead",
+}
 
 
+@META_ARCH_REGISTRY.register()
 class RotatedOneStageDetector(nn.Module):
-    """A CLIP image tower, optionally prompted by text (TCM), with a rotated one-stage head.
+    """A backbone, optionally prompted by text (TCM), with a pyramid and a rotated one-stage head.
 
-    The parts are objects; this class only wires them. Without ``tcm`` (then ``attention_pool`` and
-    ``text_encoder`` are None as well) it is the plain CLIP-ResNet detector.
+    This class only connects them. Without ``tcm`` it is a plain detector, on any backbone.
     """
 
+    text_encoder: ClassText | FixedClassText | None
+
+    @configurable_with_nodes
     def __init__(
         self,
         *,
-        backbone: nn.Module,
-        attention_pool: nn.Module | None,
-        text_encoder: nn.Module | None,
-        tcm: nn.Module | None,
-        neck: nn.Module,
         head: nn.Module,
+        backbone: Backbone,
+        class_text: ClassTextConfig | None,
+        tcm: TCMConfig | None,
+        neck: FPNConfig,
         pixel_mean: list[float],
         pixel_std: list[float],
         aux_loss_weight: float,
@@ -55,13 +74,12 @@ class RotatedOneStageDetector(nn.Module):
         compile_training: bool,
         compile_inference: bool,
     ) -> None:
-        """Args:
-        backbone: images (N, 3, H, W) -> {"res2" ... "res5"}.
-        attention_pool: res5 -> global and dense tokens of the joint space.
-        text_encoder: learnable context (and image prompt) -> class embeddings.
-        tcm: tokens and class embeddings -> score map.
-        neck: feature dict -> list of pyramid levels.
-        head: has ``forward``, ``losses`` and ``predict``.
+        """Args, of which the first five make random numbers in this order:
+        head: see `RotatedHead`.
+        backbone: images (N, 3, H, W) -> maps by name; CLIP's where ``tcm`` is used.
+        class_text: what the text tower reads; goes with ``tcm``.
+        tcm: text prompts and score map; None for a plain detector.
+        neck: which of the backbone's outputs the pyramid takes, and what it makes of them.
         pixel_mean: per channel, on values 0..255, in the order of the input's channels.
         pixel_std: likewise.
         aux_loss_weight: weight of the loss on the score map.
@@ -71,20 +89,38 @@ class RotatedOneStageDetector(nn.Module):
             backward pass instead of keeping their maps.
         compile_training: let torch.compile make one graph of `dense_output` in training.
         compile_inference: likewise in evaluation.
+
+        Raises:
+            ValueError: two parts do not fit together.
         """
         super().__init__()
-        parts = (attention_pool, text_encoder, tcm)
-        if any(p is None for p in parts) != all(p is None for p in parts):
-            raise ValueError(
-                "attention_pool, text_encoder and tcm: expected all three or none of them"
-            )
-        self._kept_text = KeptTensor()
+        if (class_text is None) != (tcm is None):
+            raise ValueError("class_text and tcm: expected both or none (None) of them")
+        # The state dict has the parts in this order.
         self.backbone = backbone
-        self.attention_pool = attention_pool
-        self.text_encoder = text_encoder
-        self.tcm = tcm
-        self.neck = neck
+        text_side = take_text_side(backbone, is_needed=tcm is not None)
+        self.attention_pool, self.text_encoder, self.tcm = None, None, None
+        if tcm is not None and class_text is not None:
+            check_prompts(class_text.class_names, head.num_classes)
+            self.attention_pool = text_side.attention_pool
+            self.text_encoder = ClassText(text_side.clip, class_text)
+            self.tcm = TCM(
+                tcm,
+                joint_width=text_side.joint_width,
+                token_width=text_side.token_width,
+                num_context=self.text_encoder.num_context,
+            )
+        self.score_map_level = neck.in_features[-1]
+        joined_channels = 0 if tcm is None else head.num_classes
+        self.neck = neck.build(backbone.output_shape(), joined_channels=joined_channels)
         self.head = head
+        strides_px = [shape.stride for shape in self.neck.output_shape()]
+        if list(head.strides_px) != strides_px:
+            raise ValueError(
+                f"head.strides_px: expected {strides_px}, those of the pyramid, got "
+                f"{list(head.strides_px)}; set MODEL.ROTATED_HEAD.STRIDES_PX or "
+                "MODEL.ROTATED_FPN.IN_FEATURES"
+            )
         self.aux_loss_weight = aux_loss_weight
         self.aux_stride_px = aux_stride_px
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), False)
@@ -97,6 +133,35 @@ class RotatedOneStageDetector(nn.Module):
         self._compiled: Callable[..., tuple[Any, Tensor | None]] | None = None
         if channels_last:
             self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the constructor's arguments, as plain values and nodes.
+
+        Raises:
+            ValueError: a part is named that is not registered.
+        """
+        model = cfg.MODEL
+        class_text, tcm = None, None
+        if model.TCM.ENABLED:
+            class_text = L(ClassTextConfig)(**ClassTextConfig.from_config(cfg))
+            tcm = L(TCMConfig)(**TCMConfig.from_config(cfg))
+        image, key = ShapeSpec(channels=len(model.PIXEL_MEAN)), "MODEL.BACKBONE.NAME"
+        return {
+            "head": head_node(cfg),
+            "backbone": part_node(BACKBONE_REGISTRY, model.BACKBONE.NAME, cfg, image, key=key),
+            "class_text": class_text,
+            "tcm": tcm,
+            "neck": L(FPNConfig)(**FPNConfig.from_config(cfg)),
+            "pixel_mean": model.PIXEL_MEAN,
+            "pixel_std": model.PIXEL_STD,
+            "aux_loss_weight": model.TCM.AUX_LOSS_WEIGHT,
+            "aux_stride_px": model.TCM.AUX_STRIDE_PX,
+            "channels_last": model.CHANNELS_LAST,
+            "checkpoint_activations": model.CHECKPOINT_ACTIVATIONS,
+            "compile_training": cfg.TRAIN.COMPILE,
+            "compile_inference": cfg.TEST.COMPILE,
+        }
 
     @property
     def device(self) -> torch.device:
@@ -184,14 +249,13 @@ class RotatedOneStageDetector(nn.Module):
                 without TCM.
         """
         features = self.backbone(images)
-        score_map_NKHW = None
+        level, score_map_NKHW = self.score_map_level, None
         if self.tcm is not None:
-            tokens = self.attention_pool(features["res5"])
+            tokens = self.attention_pool(features[level])
             if text is None:
-                prompt = self.tcm.text_prompt(tokens.global_NC)
-                text = self.tcm.prepare_text(self.text_encoder(self.tcm.context, prompt))
+                text = self.text_encoder.encode(self.tcm, tokens.global_NC)
             score_map_NKHW = self.tcm(tokens.global_NC, tokens.dense_NCHW, text).score_map_NKHW
-            features["res5"] = join_score_map(features["res5"], score_map_NKHW)
+            features[level] = join_score_map(features[level], score_map_NKHW)
         return self.neck(features), score_map_NKHW
 
     def _text_without_image(self) -> Tensor | None:
@@ -216,122 +280,37 @@ class RotatedOneStageDetector(nn.Module):
         return tensor.to(self.device, non_blocking=True)
 
     def class_embeddings(self) -> Tensor:
-        """Return the class embeddings (K, C) as TCM takes them, which depend on weights only.
-
-        In evaluation without gradients they are computed once and kept until a weight changes; see
-        `KeptTensor` for the changes that are noticed.
-
-        Raises:
-            ValueError: there is no text, or the prompts depend on the image.
-        """
-        self._check_text_is_the_same_for_all_images()
-        if self.has_fixed_text:
-            return self.text_encoder.features
-        if self.training or torch.is_grad_enabled():
-            return self._encode_text()
-        encoder = self.text_encoder
-        own = [self.tcm.context, self.tcm.meta_query]
-        sources = [tensor for tensor in own if tensor is not None]
-        if self.tcm.prompt_generator is not None:
-            sources += self.tcm.prompt_generator.parameters()
-        return self._kept_text.get(
-            [*sources, *encoder.parameters(), *encoder.buffers()], self._encode_text
-        )
-
-    def _encode_text(self) -> Tensor:
-        """Run the text tower for prompts that do not depend on an image: (K, C)."""
-        prompt = self.tcm.text_prompt(None)
-        text = self.text_encoder(self.tcm.context, prompt)
-        return self.tcm.prepare_text(text if prompt is None else text.squeeze(0))
-
-    def _check_text_is_the_same_for_all_images(self) -> None:
-        if self.tcm is None:
-            raise ValueError(
-                "class embeddings: this detector has none (MODEL.TCM.ENABLED is False)"
-            )
-        if self.tcm.text_needs_image:
-            raise ValueError(
-                "class embeddings: with MODEL.TCM.PROMPT_GENERATOR 'image' they differ from image "
-                "to image, so that they cannot be kept or fixed and the text tower is needed; "
-                "train with 'meta' or 'none'"
-            )
+        """Return the class embeddings (K, C) as TCM takes them; see `ClassText.embeddings`."""
+        return self._text().embeddings(self.tcm)
 
     def set_class_names(self, class_names: Sequence[str], *, template: str) -> None:
-        """Let the text tower read other names for the classes, in the order of the outputs.
-
-        Args:
-            class_names: as many as the head has classes.
-            template: text around a name, see ``format_prompts``; the one of the training, usually.
-
-        Raises:
-            ValueError: the model has no text tower, or the names differ in number or do not fit.
-        """
-        if self.tcm is None:
-            raise ValueError(
-                "class names: this detector has no text (MODEL.TCM.ENABLED is False), so that "
-                "names cannot change what it finds"
-            )
-        if self.has_fixed_text:
-            raise ValueError(
-                "class names: this model holds the text features of its classes as constants and "
-                "has no text tower to read others; use the checkpoint that it was made from"
-            )
-        self.text_encoder.set_prompts(format_prompts(class_names, template))
+        """Let the text tower read other names; see `ClassText.set_class_names`."""
+        self._text().set_class_names(class_names, template=template)
 
     @property
     def has_fixed_text(self) -> bool:
         """Whether class embeddings are constants: the model then has no text tower."""
-        return isinstance(self.text_encoder, FixedText)
+        return isinstance(self.text_encoder, FixedClassText)
 
     @torch.no_grad()
     def fix_text(
         self, features: Tensor | None = None, class_token_ids: Tensor | None = None
     ) -> None:
-        """Hold the class embeddings as constants and drop the text tower: for inference only.
+        """Hold the class embeddings as constants, for inference only; see `fix_class_text`.
 
         The model is in evaluation mode afterwards.
-
-        Args:
-            features: (K, C) to hold, as a state dict has them; None takes this model's own.
-            class_token_ids: int64 (K, N1), of which classes they are; goes with ``features``.
-
-        Raises:
-            ValueError: there is no text, prompts depend on the image, or the features are of
-                another shape or of other classes.
         """
-        self._check_text_is_the_same_for_all_images()
+        text = self._text()
         self.eval()
-        own_ids = self.text_encoder.class_token_ids
-        if features is None or class_token_ids is None:
-            features, class_token_ids = self.class_embeddings(), own_ids
-        shape = (self.head.num_classes, len(self.tcm.text_scale))
-        if tuple(features.shape) != shape:
-            raise ValueError(
-                f"fixed text: expected features of {shape[0]} classes and width {shape[1]}, got "
-                f"shape {tuple(features.shape)}; is the configuration the one it was trained with?"
-            )
-        names, own_names = decode_prompts(class_token_ids), decode_prompts(own_ids)
-        if names != own_names:
-            raise ValueError(
-                f"class prompts: the text features are constants, made for {', '.join(names)}, and "
-                f"cannot become those of {', '.join(own_names)}; set MODEL.TCM.CLASS_NAMES and "
-                "PROMPT_TEMPLATE to the former, or use the checkpoint that they were made from"
-            )
-        self.tcm.drop_text_parts()
-        self.text_encoder = FixedText(features.to(self.pixel_mean), class_token_ids)
-        self.text_encoder.to(self.device).eval()
-        self._kept_text.forget()
+        self.text_encoder = fix_class_text(text, self.tcm, features, class_token_ids)
 
-    def train(self, mode: bool = True) -> RotatedOneStageDetector:
-        """Set the mode as ``nn.Module.train`` does, and forget the kept class embeddings."""
-        self._kept_text.forget()
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Move or cast as ``nn.Module`` does, and forget the kept class embeddings."""
-        result = super()._apply(fn, recurse)
-        self._kept_text.forget()
-        return result
+    def _text(self) -> ClassText | FixedClassText:
+        if self.text_encoder is None:
+            raise ValueError(
+                "this detector has no text (MODEL.TCM.ENABLED is False): it has no class "
+                "embeddings, and names cannot change what it finds"
+            )
+        return self.text_encoder
 
     def _stack_class_masks(
         self, batched_inputs: list[dict[str, Any]], padded_hw: tuple[int, int]
@@ -344,18 +323,18 @@ class RotatedOneStageDetector(nn.Module):
         )
 
 
-def rescale(instances: Instances, inputs: dict[str, Any]) -> Instances:
-    """Return ``instances`` in the frame of the original image, without clipping.
+def head_node(cfg: CfgNode) -> DictConfig:
+    """Return the node of the head that a configuration asks for.
 
-    Args:
-        instances: detections in the network's input frame.
-        inputs: the input dict; ``height`` and ``width`` default to the network's input size.
+    Raises:
+        ValueError: no head is named, or one that is not registered.
     """
-    height, width = instances.image_size
-    target_hw = (int(inputs.get("height", height)), int(inputs.get("width", width)))
-    if target_hw == (height, width):
-        return instances
-    scaled = Instances(target_hw, **instances.get_fields())
-    scaled.pred_boxes = instances.pred_boxes.clone()
-    scaled.pred_boxes.scale(target_hw[1] / width, target_hw[0] / height)
-    return scaled
+    head = cfg.MODEL.ROTATED_HEAD
+    name = head.NAME or HEADS_OF_ALIASES.get(cfg.MODEL.META_ARCHITECTURE, "")
+    channels = cfg.MODEL.ROTATED_FPN.OUT_CHANNELS
+    shapes = [ShapeSpec(channels=channels, stride=stride_px) for stride_px in head.STRIDES_PX]
+    return part_node(ROTATED_HEAD_REGISTRY, name, cfg, shapes, key="MODEL.ROTATED_HEAD.NAME")
+
+
+for _alias in HEADS_OF_ALIASES:
+    META_ARCH_REGISTRY._do_register(_alias, RotatedOneStageDetector)

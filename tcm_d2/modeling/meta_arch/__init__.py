@@ -1,1 +1,0 @@
-"""The detector and its registered names."""

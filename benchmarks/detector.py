@@ -189,7 +189,7 @@ def _measure_child(args: argparse.Namespace) -> dict[str, Any]:
     if job["kind"] == "reference":
         call, peak_gb = make_reference_call(device), 0.0
     else:
-        if device.type == "cpu":
+        if device.type == "cpu" and args.kept_mb:
             keep_freed_memory(args.kept_mb << 20)
         call = _detector_call(args, job, device)
         call()

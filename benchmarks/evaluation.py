@@ -45,9 +45,10 @@ from tcm_d2.evaluation.analysis.result import analyze_evaluation
 from tcm_d2.evaluation.dota_evaluator import rows_by_class
 from tcm_d2.evaluation.files.task_files import read_task1, write_submission, write_task1
 from tcm_d2.evaluation.merge import merge_patch_detections
+from tcm_d2.evaluation.scoring.annotations import read_annotations
 from tcm_d2.evaluation.scoring.average_precision import GroundTruths, average_precision
 from tcm_d2.evaluation.scoring.protocols import Prepared, Rules, prepare_evaluation
-from tcm_d2.evaluation.scoring.task1 import read_annotations, score_prepared
+from tcm_d2.evaluation.scoring.score import score_prepared
 from tcm_d2.ops import nms_rotated
 from tcm_d2.structures.conversions import boxes_to_quads
 from tcm_d2.structures.detections import QuadDetections

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the suite, print its table and return the exit status."""
     from tcm_d2.data.images import list_images
-    from tcm_d2.evaluation.scoring.task1 import read_annotations
+    from tcm_d2.evaluation.scoring.annotations import read_annotations
     from tcm_d2.inference.detector import Detector
     from tcm_d2.inference.large_image import detect_scene
     from tcm_d2.inference.rasters import open_scene
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 def score(found: Any, classes: Any, annotations: Any, iou_threshold: float) -> float:
     """Return the mean AP in percent."""
-    from tcm_d2.evaluation.scoring.task1 import evaluate_task1
+    from tcm_d2.evaluation.scoring.score import evaluate_task1
     from tcm_d2.structures.conversions import boxes_to_quads
     from tcm_d2.structures.detections import ClassDetections
 

@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the suite, print its table and return the exit status."""
     from tcm_d2.data.images import list_images
-    from tcm_d2.evaluation.scoring.task1 import evaluate_task1, read_annotations
+    from tcm_d2.evaluation.scoring.annotations import read_annotations
+    from tcm_d2.evaluation.scoring.score import evaluate_task1
     from tcm_d2.inference.detector import Detector
     from tcm_d2.inference.tta import TTAConfig, merge_views
 

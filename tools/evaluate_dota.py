@@ -37,9 +37,10 @@ from tcm_d2.evaluation.analysis.result import AnalysisOptions, analyze_evaluatio
 from tcm_d2.evaluation.files.image_ids import read_image_list
 from tcm_d2.evaluation.files.rows import TASKS
 from tcm_d2.evaluation.files.task_files import read_results
+from tcm_d2.evaluation.scoring.annotations import read_annotations
 from tcm_d2.evaluation.scoring.average_precision import DIFFICULT_RULES, METRICS, TIE_ORDERS
 from tcm_d2.evaluation.scoring.protocols import PROTOCOLS, prepare_evaluation
-from tcm_d2.evaluation.scoring.task1 import read_annotations, score_prepared
+from tcm_d2.evaluation.scoring.score import score_prepared
 
 logger = logging.getLogger("evaluate_dota")
 
@@ -166,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result = analyze_evaluation(
                 prepared, iou_threshold=args.iou, rules=rules, options=options
             )
-            report = result.report
+            report = result.table
             export_evaluation(
                 args.output_dir,
                 result,

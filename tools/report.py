@@ -27,11 +27,11 @@ import numpy as np
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import list_labels
 from tcm_d2.data.images import read_image
-from tcm_d2.evaluation.dota_evaluator import REPORT_FILE, TASK1_DIR
-from tcm_d2.evaluation.files.report_file import ScoringRules, read_scoring_rules
+from tcm_d2.evaluation.dota_evaluator import AP_FILE, TASK1_DIR
+from tcm_d2.evaluation.files.ap_file import ScoringRules, read_scoring_rules
 from tcm_d2.evaluation.files.task_files import read_task1
+from tcm_d2.evaluation.scoring.annotations import read_annotations
 from tcm_d2.evaluation.scoring.average_precision import METRICS
-from tcm_d2.evaluation.scoring.task1 import read_annotations
 from tcm_d2.files import write_bytes_atomically
 from tcm_d2.inference.find_files import find_sources
 from tcm_d2.inference.model_images import to_model_image
@@ -116,10 +116,10 @@ def complete_from_run(args: argparse.Namespace) -> None:
         args.results = args.run / TASK1_DIR
         if not args.results.is_dir():
             raise FileNotFoundError(
-                f"--run: {args.run}: expected {TASK1_DIR}/ and {REPORT_FILE}, as an evaluation "
+                f"--run: {args.run}: expected {TASK1_DIR}/ and {AP_FILE}, as an evaluation "
                 f"leaves them in OUTPUT_DIR/inference/<data set>; found no {TASK1_DIR}/"
             )
-        rules = read_scoring_rules(args.run / REPORT_FILE)
+        rules = read_scoring_rules(args.run / AP_FILE)
     args.classes = list(rules.classes) if args.classes is None else args.classes
     args.metric = rules.metric if args.metric is None else args.metric
     args.iou = rules.iou_threshold if args.iou is None else args.iou

@@ -32,7 +32,7 @@ from tcm_d2.data.dota.classes import CLASS_LISTS, expand_class_names
 from tcm_d2.data.dota.labels import DotaObject
 from tcm_d2.data.images import BadImageError, list_images, read_image
 from tcm_d2.data.validation import ValidationReport, validate_dataset
-from tcm_d2.evaluation.preflight import PreflightResult, score_ground_truth
+from tcm_d2.evaluation.scoring.ground_truth import GroundTruthScore, score_ground_truth
 from tcm_d2.structures.conversions import quads_to_boxes
 from tcm_d2.visualize.draw import draw_boxes
 from tcm_d2.visualize.sheets import save_image
@@ -74,7 +74,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def describe(report: ValidationReport, preflight: PreflightResult) -> str:
+def describe(report: ValidationReport, preflight: GroundTruthScore) -> str:
     """Return the report as text."""
     stats = report.statistics
     lines = [
@@ -115,7 +115,7 @@ def _class_rows(stats: dict[str, Any]) -> Iterator[list[Any]]:
         yield [name, count, *sides, short_px["median"]]
 
 
-def _preflight_lines(preflight: PreflightResult) -> Iterator[str]:
+def _preflight_lines(preflight: GroundTruthScore) -> Iterator[str]:
     scored = {name: ap for name, ap in preflight.ap.items() if not math.isnan(ap)}
     if not scored:
         yield "pre-flight: no class has objects that count, so nothing can be scored"
@@ -165,7 +165,7 @@ def draw_sample(
         save_image(folder / f"{image_id}.png", picture)
 
 
-def write_report(out: Path, text: str, report: ValidationReport, result: PreflightResult) -> None:
+def write_report(out: Path, text: str, report: ValidationReport, result: GroundTruthScore) -> None:
     """Write report.txt and report.json."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.txt").write_text(f"{text}\n", encoding="utf-8")

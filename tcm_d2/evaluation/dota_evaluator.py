@@ -17,7 +17,6 @@ from detectron2.utils import comm
 from tcm_d2.data.dota.labels import OnError
 from tcm_d2.evaluation.analysis.export import export_evaluation
 from tcm_d2.evaluation.analysis.result import EvaluationResult, analyze_evaluation
-from tcm_d2.evaluation.dict_annotations import annotations_from_dicts
 from tcm_d2.evaluation.files.image_ids import describe_escaped_ids
 from tcm_d2.evaluation.files.task_files import read_task1, write_submission
 from tcm_d2.evaluation.merge import (
@@ -25,12 +24,14 @@ from tcm_d2.evaluation.merge import (
     merge_patch_detections,
     save_patch_detections,
 )
-from tcm_d2.evaluation.scoring.average_precision import Metric
-from tcm_d2.evaluation.scoring.protocols import Annotations, Rules, prepare_evaluation
-from tcm_d2.evaluation.scoring.task1 import (
-    EvaluationReport,
+from tcm_d2.evaluation.scoring.annotations import (
+    Annotations,
+    annotations_from_dicts,
     read_annotations,
 )
+from tcm_d2.evaluation.scoring.average_precision import Metric
+from tcm_d2.evaluation.scoring.protocols import Rules, prepare_evaluation
+from tcm_d2.evaluation.scoring.score import ScoreTable
 from tcm_d2.structures.conversions import boxes_to_quads
 from tcm_d2.structures.detections import (
     BoxDetections,
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 PATCH_DETECTIONS_FILE = "patch_detections.npz"
 TASK1_DIR = "Task1"
-REPORT_FILE = "ap.json"
+AP_FILE = "ap.json"
 ANALYSIS_DIR = "analysis"
 
 Analysis = Literal["none", "numbers", "pictures"]
@@ -207,11 +208,11 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
         for text in prepared.warnings:
             logger.warning("%s", text)
         result = analyze_evaluation(prepared, iou_threshold=self._iou_threshold, rules=rules)
-        report = result.report
-        report.write_json(self._output_dir / REPORT_FILE)
+        table = result.table
+        table.write_json(self._output_dir / AP_FILE)
         self._export(result)
-        logger.info("AP of %s in percent:\n%s", self._dataset_name, report.as_table())
-        return OrderedDict(dota=to_percent_metrics(report))
+        logger.info("AP of %s in percent:\n%s", self._dataset_name, table.as_table())
+        return OrderedDict(dota=to_percent_metrics(table))
 
     def _export(self, result: EvaluationResult) -> None:
         if self._analysis == "none":
@@ -276,10 +277,10 @@ def rows_by_class(merged: ImageDetections, *, classes: Sequence[str]) -> dict[st
     return rows
 
 
-def to_percent_metrics(report: EvaluationReport) -> dict[str, float]:
+def to_percent_metrics(table: ScoreTable) -> dict[str, float]:
     """Return {"AP50": mean, "AP50-<class>": ...} in percent, the mean first."""
-    key = f"AP{100 * report.iou_threshold:g}"
-    metrics = {key: 100.0 * report.mean_ap}
-    for name, result in report.classes.items():
+    key = f"AP{100 * table.iou_threshold:g}"
+    metrics = {key: 100.0 * table.mean_ap}
+    for name, result in table.classes.items():
         metrics[f"{key}-{name}"] = 100.0 * result.ap
     return metrics

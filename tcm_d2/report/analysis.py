@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from tcm_d2.evaluation.analysis.numbers import Bin, count_confusion
 from tcm_d2.evaluation.analysis.result import OUTCOMES, EvaluationResult, analyze_evaluation
+from tcm_d2.evaluation.scoring.annotations import Annotations
 from tcm_d2.evaluation.scoring.average_precision import ClassResult, Metric, mean_ap
-from tcm_d2.evaluation.scoring.protocols import Annotations, Rules, prepare_evaluation
+from tcm_d2.evaluation.scoring.protocols import Rules, prepare_evaluation
 from tcm_d2.structures.arrays import FloatArray, IntArray
 from tcm_d2.structures.detections import ClassDetections
 
@@ -165,7 +166,7 @@ def collect(result: EvaluationResult) -> Analysis:
     return Analysis(
         class_names=list(prepared.names),
         image_ids=list(prepared.image_ids),
-        iou_threshold=result.report.iou_threshold,
+        iou_threshold=result.table.iou_threshold,
         metric=result.rules.metric,
         results=[part.result for part in parts],
         ap_75=np.array([_ap_near(part.ap_by_iou, 0.75) for part in parts], dtype=np.float64),
@@ -227,7 +228,7 @@ def _confusion(result: EvaluationResult) -> IntArray:
             count_confusion(
                 prepared.detections,
                 prepared.ground_truths,
-                iou_threshold=result.report.iou_threshold,
+                iou_threshold=result.table.iou_threshold,
                 # A score equal to the threshold counts, also where rounding makes it less.
                 score_threshold=float(threshold) - 1e-9,
             ).counts

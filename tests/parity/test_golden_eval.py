@@ -16,9 +16,10 @@ import torch
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.evaluation.files.task_files import read_results, read_task1, write_results
 from tcm_d2.evaluation.merge import merge_patch_detections, merge_task1, parse_patch_name
+from tcm_d2.evaluation.scoring.annotations import Annotations, read_annotations
 from tcm_d2.evaluation.scoring.average_precision import GroundTruths, evaluate_class
-from tcm_d2.evaluation.scoring.protocols import PROTOCOLS, Annotations, Rules
-from tcm_d2.evaluation.scoring.task1 import evaluate_results, evaluate_task1, read_annotations
+from tcm_d2.evaluation.scoring.protocols import PROTOCOLS, Rules
+from tcm_d2.evaluation.scoring.score import evaluate_results, evaluate_task1
 from tcm_d2.structures.conversions import boxes_to_quads, le90_to_boxes
 from tcm_d2.structures.detections import (
     BoxDetections,

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from tcm_d2.evaluation.files.task_files import read_task1, write_task1
-from tcm_d2.evaluation.scoring.task1 import read_annotations
+from tcm_d2.evaluation.scoring.annotations import read_annotations
 from tcm_d2.report.analysis import Analysis, analyze
 from tcm_d2.structures.detections import ClassDetections
 

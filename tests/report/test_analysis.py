@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tcm_d2.evaluation.files.task_files import read_task1
-from tcm_d2.evaluation.scoring.task1 import evaluate_task1, read_annotations
+from tcm_d2.evaluation.scoring.annotations import read_annotations
+from tcm_d2.evaluation.scoring.score import evaluate_task1
 from tcm_d2.report.analysis import (
     CONFUSION_STEP,
     FALSE,

@@ -81,12 +81,12 @@ def export_evaluation(
 
 def to_dict(result: EvaluationResult) -> dict[str, Any]:
     """Return what evaluation.json holds: plain numbers, None for NaN and infinity."""
-    report = result.report
+    table = result.table
     return {
         "version": result.version,
-        **{key: value for key, value in report.as_dict().items() if key != "classes"},
+        **{key: value for key, value in table.as_dict().items() if key != "classes"},
         "classes": {
-            name: _class_dict(report.classes[name], part) for name, part in result.classes.items()
+            name: _class_dict(table.classes[name], part) for name, part in result.classes.items()
         },
         "mean_by_size": _mean_bins([part.by_size for part in result.classes.values()]),
         "mean_by_aspect": _mean_bins([part.by_aspect for part in result.classes.values()]),
@@ -207,7 +207,7 @@ def _matches_json(result: EvaluationResult) -> bytes:
             rows.append([label, score, iou, outcome, at, quad])
     head = {
         "version": VERSION,
-        "iou_threshold": result.report.iou_threshold,
+        "iou_threshold": result.table.iou_threshold,
         "classes": list(result.classes),
         "outcomes": list(OUTCOMES),
         "detection_columns": DETECTION_COLUMNS,
@@ -231,7 +231,7 @@ def _class_rows(result: EvaluationResult) -> list[list[Any]]:
             *("best_f1", "best_f1_score", "note"),
         ]
     ]
-    report = result.report
+    table = result.table
     for name, part in result.classes.items():
         one = part.result
         rows.append(
@@ -239,10 +239,10 @@ def _class_rows(result: EvaluationResult) -> list[list[Any]]:
                 *(name, one.ap, _mean(part.ap_by_iou.values()), one.max_recall),
                 *(one.num_ground_truths, one.num_difficult, one.num_detections, part.num_true),
                 *(part.mean_iou, part.median_angle_error_deg, part.best_f1, part.best_f1_score),
-                report.notes.get(name, ""),
+                table.notes.get(name, ""),
             ]
         )
-    rows.append(["mean", report.mean_ap, report.mean_ap_coco, *[""] * 10])
+    rows.append(["mean", table.mean_ap, table.mean_ap_coco, *[""] * 10])
     return rows
 
 

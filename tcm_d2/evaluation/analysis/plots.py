@@ -82,10 +82,10 @@ def _draw_curves(figure: Any, result: EvaluationResult) -> None:
             label=f"{name} {100 * one.ap:.1f}" if index < _MAX_LEGEND_ENTRIES else None,
         )
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    report = result.report
+    table = result.table
     axes.set_title(
-        f"Precision and recall at IoU {report.iou_threshold:g} "
-        f"(mean AP {_percent(report.mean_ap)}, {report.metric})"
+        f"Precision and recall at IoU {table.iou_threshold:g} "
+        f"(mean AP {_percent(table.mean_ap)}, {table.metric})"
     )
     axes.grid(alpha=0.3)
     if shown:
@@ -111,8 +111,8 @@ def _draw_classes(figure: Any, result: EvaluationResult) -> None:
     axes.set(xlim=(0, 132), xlabel="AP in percent")
     axes.set_xticks(range(0, 101, 20))
     axes.set_title(
-        f"AP at IoU {result.report.iou_threshold:g}: mean {_percent(result.report.mean_ap)}; "
-        f"IoU 0.50:0.95: {_percent(result.report.mean_ap_coco)}"
+        f"AP at IoU {result.table.iou_threshold:g}: mean {_percent(result.table.mean_ap)}; "
+        f"IoU 0.50:0.95: {_percent(result.table.mean_ap_coco)}"
     )
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -164,7 +164,7 @@ def _draw_bins(figure: Any, result: EvaluationResult) -> None:
     panels[2].set_xlabel("match only within this angle error in degrees")
     panels[0].set_ylabel("mean AP in percent")
     panels[0].set_ylim(0, 112)
-    figure.suptitle(f"Mean AP at IoU {result.report.iou_threshold:g} over classes with objects")
+    figure.suptitle(f"Mean AP at IoU {result.table.iou_threshold:g} over classes with objects")
 
 
 def _draw_binned(axes: Any, bins: Sequence[Sequence[Any]], xlabel: str) -> None:

@@ -35,7 +35,7 @@ from tcm_d2.evaluation.scoring.average_precision import (
     decide_outcomes,
 )
 from tcm_d2.evaluation.scoring.protocols import Prepared, Rules
-from tcm_d2.evaluation.scoring.task1 import EvaluationReport, match_prepared, score_prepared
+from tcm_d2.evaluation.scoring.score import ScoreTable, match_prepared, score_prepared
 from tcm_d2.structures.arrays import FloatArray, IntArray
 
 VERSION = 1
@@ -90,7 +90,7 @@ class ClassAnalysis:
 class EvaluationResult:
     """A whole evaluation; ``prepared`` holds images, detections and objects as arrays."""
 
-    report: EvaluationReport
+    table: ScoreTable
     prepared: Prepared
     rules: Rules
     options: AnalysisOptions
@@ -109,12 +109,12 @@ def analyze_evaluation(
     """Score prepared arrays and take them apart by size, shape, angle and class."""
     options = AnalysisOptions() if options is None else options
     matches = match_prepared(prepared, iou_threshold=iou_threshold, sweep=True)
-    report = score_prepared(
+    table = score_prepared(
         prepared, iou_threshold=iou_threshold, rules=rules, sweep=True, matches=matches
     )
     scoring = Scoring(iou_threshold, rules.metric, rules.tie_order, rules.inclusive)
     classes = {
-        name: _analyze_class(prepared, label, matches[label], report, scoring, options)
+        name: _analyze_class(prepared, label, matches[label], table, scoring, options)
         for label, name in enumerate(prepared.names)
     }
     confusion = count_confusion(
@@ -123,22 +123,22 @@ def analyze_evaluation(
         iou_threshold=iou_threshold,
         score_threshold=options.confusion_score,
     )
-    return EvaluationResult(report, prepared, rules, options, classes, confusion)
+    return EvaluationResult(table, prepared, rules, options, classes, confusion)
 
 
 def _analyze_class(
     prepared: Prepared,
     label: int,
     matches: Matches,
-    report: EvaluationReport,
+    table: ScoreTable,
     scoring: Scoring,
     options: AnalysisOptions,
 ) -> ClassAnalysis:
     name = prepared.names[label]
-    result = report.classes[name]
+    result = table.classes[name]
     scores = prepared.detections[label].scores
     ignored = prepared.ground_truths[label].difficult.astype(bool)
-    if report.difficult == "count":
+    if table.difficult == "count":
         ignored = np.zeros_like(ignored)
     found = measure_quads(prepared.detection_quads[label])
     true = measure_quads(prepared.object_quads[label])
@@ -156,7 +156,7 @@ def _analyze_class(
     in_bins = partial(ap_in_bins, scores, matches, ignored, scoring=scoring)
     return ClassAnalysis(
         result=result,
-        ap_by_iou=report.ap_by_iou[name],
+        ap_by_iou=table.ap_by_iou[name],
         num_true=len(hits),
         mean_iou=float(matches.best_iou[hits].mean()) if len(hits) else float("nan"),
         median_angle_error_deg=float(np.median(errors_deg[hits])) if len(hits) else float("nan"),

@@ -147,8 +147,8 @@ def match_detections(
 ) -> Matches:
     """Find the ground truth with the highest IoU for each detection.
 
-    The result serves every threshold from ``min_iou`` on: the devkit's choice of ground truth does
-    not depend on the threshold.
+    The result holds for every threshold from ``min_iou`` on: the devkit's choice of ground truth
+    does not depend on the threshold.
 
     Raises:
         ValueError: on wrong shapes, non-finite numbers, or ``min_iou`` outside [0, 1).

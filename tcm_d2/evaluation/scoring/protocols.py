@@ -16,9 +16,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from tcm_d2.data.dota.labels import LabelProblems
 from tcm_d2.evaluation.files.image_ids import match_image_id
 from tcm_d2.evaluation.files.rows import TASKS, Task, looks_like_patch_name
+from tcm_d2.evaluation.scoring.annotations import Annotations
 from tcm_d2.evaluation.scoring.average_precision import (
     DifficultRule,
     GroundTruths,
@@ -33,26 +33,6 @@ from tcm_d2.structures.detections import ClassDetections, QuadDetections, no_row
 from tcm_d2.structures.quads import hboxes_to_quads
 
 UnknownImages = Literal["raise", "drop"]
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """Ground truth of a data set.
-
-    Attributes:
-        image_ids: the images that count, with or without objects; an image's position is its index.
-        by_class: objects by class name, in the order of the classes asked for.
-        other_classes: number of objects of each class not asked for; they take no part.
-        num_odd_quads: objects without area or crossing themselves, taken as they are: the devkit
-            counts them, though those without area cannot be matched.
-        problems: bad label lines that were skipped or repaired.
-    """
-
-    image_ids: list[str]
-    by_class: dict[str, GroundTruths]
-    other_classes: dict[str, int]
-    num_odd_quads: int
-    problems: LabelProblems
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from tcm_d2.evaluation.analysis.result import (
     EvaluationResult,
     analyze_evaluation,
 )
+from tcm_d2.evaluation.scoring.annotations import read_annotations
 from tcm_d2.evaluation.scoring.protocols import Rules, prepare_evaluation
-from tcm_d2.evaluation.scoring.task1 import evaluate_task1, read_annotations
+from tcm_d2.evaluation.scoring.score import evaluate_task1
 from tests.evaluation.shapes import class_rows, upright_quad, write_labels
 
 CLASSES = ("plane", "ship", "harbor")
@@ -56,7 +57,7 @@ def result(tmp_path: Path) -> EvaluationResult:
     found = analyze_evaluation(prepared, iou_threshold=0.5, rules=Rules(metric="area"))
     plain = evaluate_task1(ROWS, truth, iou_threshold=0.5, metric="area")
     for name in CLASSES:
-        np.testing.assert_equal(found.report.classes[name].ap, plain.classes[name].ap)
+        np.testing.assert_equal(found.table.classes[name].ap, plain.classes[name].ap)
     return found
 
 
@@ -153,7 +154,7 @@ def test_without_matplotlib_the_rest_is_written(
 
 
 def test_long_curves_are_thinned_and_keep_their_ends(result: EvaluationResult) -> None:
-    one: Any = result.report.classes["plane"]
+    one: Any = result.table.classes["plane"]
     num = 5000
     long = type(one)(0.5, np.linspace(0, 1, num), np.ones(num), np.linspace(1, 0, num), 10, 0, num)
     points = thin_curve(long)
@@ -171,7 +172,7 @@ def test_a_class_without_detections_has_a_curve_and_spoils_no_picture(
     )
     prepared = prepare_evaluation({"plane": class_rows([("P1", 0.9, BOX)])}, truth, rules=Rules())
     found = analyze_evaluation(prepared, iou_threshold=0.5, rules=Rules())
-    assert found.report.classes["harbor"].ap == 0
+    assert found.table.classes["harbor"].ap == 0
     names = {path.name for path in export_evaluation(tmp_path / "analysis", found)}
     assert "precision_recall.png" in names and len(names) == 10
 

@@ -206,7 +206,7 @@ def test_vectorised_rules_equal_the_loop() -> None:
     np.testing.assert_allclose(result.precision, expected)
 
 
-def test_matches_serve_all_higher_thresholds() -> None:
+def test_matches_hold_for_all_higher_thresholds() -> None:
     rng = np.random.default_rng(6)
     truth = GroundTruths(np.zeros(30, np.int64), random_rectangles(rng, 30), np.zeros(30, bool))
     quads = truth.quads + rng.normal(0, 1, (30, 1, 2))

@@ -5,26 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tcm_d2.data.dota.labels import (
-    MIN_QUAD_AREA_PX2,
-    LabelProblems,
-    OnError,
-    read_label,
-)
 from tcm_d2.evaluation.files.rows import Task
+from tcm_d2.evaluation.scoring.annotations import Annotations
 from tcm_d2.evaluation.scoring.average_precision import (
     ClassResult,
     DifficultRule,
-    GroundTruths,
     Matches,
     Metric,
     TieOrder,
@@ -33,19 +25,13 @@ from tcm_d2.evaluation.scoring.average_precision import (
     score_matches,
 )
 from tcm_d2.evaluation.scoring.protocols import (
-    Annotations as Annotations,
-)
-from tcm_d2.evaluation.scoring.protocols import (
     Prepared,
     Rules,
     UnknownImages,
     prepare_evaluation,
 )
 from tcm_d2.files import write_bytes_atomically
-from tcm_d2.messages import some_names
-from tcm_d2.structures.arrays import FloatArray
 from tcm_d2.structures.detections import ClassDetections
-from tcm_d2.structures.quads import quads_cross_themselves, signed_areas
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +40,7 @@ COCO_IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 
 
 @dataclass(frozen=True)
-class EvaluationReport:
+class ScoreTable:
     """AP of every class, with what it was computed from; ``warnings`` are sentences."""
 
     classes: dict[str, ClassResult]
@@ -174,68 +160,6 @@ class EvaluationReport:
         return "\n".join(lines)
 
 
-def read_annotations(
-    label_dir: str | Path,
-    *,
-    image_ids: Sequence[str],
-    classes: Sequence[str],
-    on_bad_label: OnError = "raise",
-) -> Annotations:
-    """Read the labels of the given images.
-
-    Args:
-        label_dir: folder with one ``<image id>.txt`` per image.
-        image_ids: all images that count; each needs a label file, which may be empty.
-        classes: names in the order of the report.
-        on_bad_label: "raise" stops at a line that cannot be read, but takes quads without area and
-            self-crossing ones as they are, as the devkit does; "skip" and "repair" leave out or
-            repair both kinds, see ``read_label``.
-
-    Raises:
-        FileNotFoundError: when the folder or a label file is missing.
-        ValueError: on an image id given twice, or on a bad label line.
-    """
-    folder = Path(label_dir)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"annotations: expected a folder with label files, got {folder}")
-    twice = [image_id for image_id, num in Counter(image_ids).items() if num > 1]
-    if twice:
-        raise ValueError(f"image_ids: expected each image once, got twice: {some_names(twice)}")
-    missing = [image_id for image_id in image_ids if not (folder / f"{image_id}.txt").is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder}: no label file for {len(missing)} of {len(image_ids)} images: "
-            f"{some_names(missing)}; an image without objects needs an empty file <image id>.txt"
-        )
-    problems = LabelProblems()
-    others: Counter[str] = Counter()
-    columns: dict[str, tuple[list[int], list[tuple[float, ...]], list[bool]]]
-    columns = {name: ([], [], []) for name in classes}
-    for index, image_id in enumerate(image_ids):
-        path = folder / f"{image_id}.txt"
-        label = read_label(
-            path, on_error=on_bad_label, problems=problems, check_quads=on_bad_label != "raise"
-        )
-        for obj in label.objects:
-            if obj.class_name not in columns:
-                others[obj.class_name] += 1
-                continue
-            indices, quads, difficult = columns[obj.class_name]
-            indices.append(index)
-            quads.append(obj.quad)
-            difficult.append(obj.difficult != 0)
-    by_class = {
-        name: GroundTruths(
-            np.array(indices, dtype=np.int64),
-            np.array(quads, dtype=np.float64).reshape(-1, 4, 2),
-            np.array(difficult, dtype=bool),
-        )
-        for name, (indices, quads, difficult) in columns.items()
-    }
-    num_odd_quads = sum(int(_are_odd(objects.quads).sum()) for objects in by_class.values())
-    return Annotations(list(image_ids), by_class, dict(others), num_odd_quads, problems)
-
-
 def evaluate_task1(
     detections: Mapping[str, ClassDetections],
     annotations: Annotations,
@@ -245,7 +169,7 @@ def evaluate_task1(
     difficult: DifficultRule = "ignore",
     tie_order: TieOrder = "devkit",
     unknown_images: UnknownImages = "raise",
-) -> EvaluationReport:
+) -> ScoreTable:
     """Score Task1 rows by class, see ``evaluate_results``; the options are those of ``Rules``."""
     return evaluate_results(
         detections,
@@ -264,7 +188,7 @@ def evaluate_results(
     rules: Rules,
     unknown_images: UnknownImages = "raise",
     sweep: bool = False,
-) -> EvaluationReport:
+) -> ScoreTable:
     """Score result rows by class.
 
     Args:
@@ -309,7 +233,7 @@ def score_prepared(
     rules: Rules,
     sweep: bool = False,
     matches: Sequence[Matches] | None = None,
-) -> EvaluationReport:
+) -> ScoreTable:
     """Score arrays that ``prepare_evaluation`` made, with their matches where these are known."""
     if matches is None:
         matches = match_prepared(prepared, iou_threshold=iou_threshold, sweep=sweep)
@@ -328,7 +252,7 @@ def score_prepared(
 
     classes = {name: score(label, iou_threshold) for label, name in enumerate(prepared.names)}
     thresholds = COCO_IOU_THRESHOLDS if sweep else ()
-    return EvaluationReport(
+    return ScoreTable(
         classes,
         iou_threshold,
         rules.metric,
@@ -344,11 +268,6 @@ def score_prepared(
             for label, name in enumerate(prepared.names)
         },
     )
-
-
-def _are_odd(quads: FloatArray) -> NDArray[np.bool_]:
-    flat = np.abs(signed_areas(quads)) < MIN_QUAD_AREA_PX2
-    return np.asarray(flat | quads_cross_themselves(quads), dtype=bool)
 
 
 def _nan_to_none(value: float) -> float | None:

@@ -19,7 +19,7 @@ class ScoringRules(NamedTuple):
 
 
 def read_scoring_rules(path: str | os.PathLike[str]) -> ScoringRules:
-    """Return classes, AP formula and IoU threshold of a file by ``EvaluationReport.write_json``.
+    """Return classes, AP formula and IoU threshold of a file by ``ScoreTable.write_json``.
 
     Raises:
         FileNotFoundError: no such file.

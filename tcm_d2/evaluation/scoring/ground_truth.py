@@ -1,4 +1,4 @@
-"""Score the ground truth as if it were predictions: anything but 1.0 is a fault in the data."""
+"""Score the ground truth as if it were detections: anything but 1.0 is a fault in the data."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _NUM_CORNERS = 4
 
 
 @dataclass
-class PreflightResult:
-    """Scores of the ground truth as predictions.
+class GroundTruthScore:
+    """Scores of the ground truth as detections.
 
     Attributes:
         ap: class name -> AP at IoU 0.5; NaN for a class without objects that count.
@@ -49,14 +49,14 @@ class PreflightResult:
 
 def score_ground_truth(
     objects: Mapping[str, Sequence[DotaObject]], classes: Sequence[str]
-) -> PreflightResult:
+) -> GroundTruthScore:
     """Return the score of each class with the labels as predictions of score 1.
 
     Args:
         objects: image id -> its objects, as read from the label files.
         classes: names to score.
     """
-    result = PreflightResult()
+    result = GroundTruthScore()
     image_ids = list(objects)
     for name in classes:
         rows = [

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tcm_d2.evaluation.scoring.task1 import evaluate_task1, read_annotations
+from tcm_d2.evaluation.scoring.annotations import read_annotations
+from tcm_d2.evaluation.scoring.score import evaluate_task1
 from tests.evaluation.shapes import class_rows, upright_quad, write_labels
 
 CLASSES = ("plane", "ship", "harbor")

@@ -34,7 +34,7 @@ from tcm_d2.data.dota.labels import ON_ERROR_CHOICES, list_labels
 from tcm_d2.evaluation.analysis.export import export_evaluation
 from tcm_d2.evaluation.analysis.numbers import ASPECT_EDGES, SIZE_EDGES_PX
 from tcm_d2.evaluation.analysis.result import AnalysisOptions, analyze_evaluation
-from tcm_d2.evaluation.files.image_ids import read_image_list
+from tcm_d2.evaluation.files.escapes import read_image_list
 from tcm_d2.evaluation.files.rows import TASKS
 from tcm_d2.evaluation.files.task_files import read_results
 from tcm_d2.evaluation.scoring.annotations import read_annotations

@@ -4,7 +4,8 @@
 Example:
     python tools/lint_submission.py --results Task1.zip --image-list test_images.txt
 
-Each line names file:line, the rule, what is wrong and what to do. Exit status 0 means no problem.
+Each line names file:line, the rule, what is wrong and what to do. Notes are no
+problems. Exit status 0 means no problem.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
-from tcm_d2.evaluation.files.image_ids import read_image_list
+from tcm_d2.evaluation.files.escapes import read_image_list
 from tcm_d2.evaluation.files.lint import RULES, lint_results
 from tcm_d2.evaluation.files.rows import TASKS
 
@@ -55,9 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for problem in problems:
-        print(f"{problem.where}: {problem.rule}: {problem.message}")
-    print(f"{args.results}: {len(problems)} problems")
-    return 1 if problems else 0
+        kind = "note: " if problem.is_note else ""
+        print(f"{problem.where}: {kind}{problem.rule}: {problem.message}")
+    num_problems = sum(not problem.is_note for problem in problems)
+    print(f"{args.results}: {num_problems} problems")
+    return 1 if num_problems else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from detectron2.utils import comm
 from tcm_d2.data.dota.labels import OnError
 from tcm_d2.evaluation.analysis.export import export_evaluation
 from tcm_d2.evaluation.analysis.result import EvaluationResult, analyze_evaluation
-from tcm_d2.evaluation.files.image_ids import describe_escaped_ids
+from tcm_d2.evaluation.files.escapes import describe_escaped_ids
+from tcm_d2.evaluation.files.rows import result_file_name
 from tcm_d2.evaluation.files.task_files import read_task1, write_submission
 from tcm_d2.evaluation.merge import (
     concatenate_patch_detections,
@@ -102,6 +103,8 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
             raise ValueError(f"data set {dataset_name!r}: expected images, got none to evaluate on")
         self._dataset_name = dataset_name
         self._classes: list[str] = list(metadata.thing_classes)
+        for name in self._classes:
+            result_file_name(name)  # raises for what no file can be called
         self._patch_ids = {str(entry["image_id"]) for entry in dicts}
         image_ids = sorted({str(e.get("source_image_id", e["image_id"])) for e in dicts})
         if escaped := describe_escaped_ids(image_ids):

@@ -21,7 +21,7 @@ import numpy as np
 
 from tcm_d2.data.images import IMAGE_SUFFIXES
 from tcm_d2.data.raster_reader.kinds import VRT_SUFFIX
-from tcm_d2.evaluation.files.image_ids import describe_escaped_ids
+from tcm_d2.evaluation.files.escapes import describe_escaped_ids
 from tcm_d2.evaluation.files.task_files import write_task1
 from tcm_d2.files import write_bytes_atomically
 from tcm_d2.inference.detector import Detector

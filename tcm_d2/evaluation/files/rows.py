@@ -18,7 +18,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tcm_d2.evaluation.files.image_ids import decode_image_id
+from tcm_d2.evaluation.files.escapes import (
+    decode_file_part,
+    decode_image_id,
+    encode_file_part,
+    encode_image_id,
+)
+from tcm_d2.files import checked_name
 from tcm_d2.structures.arrays import FloatArray, IntArray
 from tcm_d2.structures.detections import ClassDetections
 from tcm_d2.structures.quads import HBOX_CORNERS
@@ -36,11 +42,15 @@ _PATCH_NAME = re.compile(r".+__[\d.]+__-?\d+___-?\d+")
 
 
 class LintProblem(NamedTuple):
-    """One complaint: the rule's name, where (file or file:line), and a sentence."""
+    """One complaint: the rule's name, where (file or file:line), and a sentence.
+
+    A note says what is no fault, and yet may not be meant.
+    """
 
     rule: str
     where: str
     message: str
+    is_note: bool = False
 
 
 class ResultFile(NamedTuple):
@@ -65,14 +75,22 @@ def looks_like_patch_name(image_id: str) -> bool:
 
 
 def result_file_name(class_name: str, *, task: Task = 1) -> str:
-    """Return the file name the server expects for a class."""
-    return f"Task{task}_{class_name}.txt"
+    """Return the file name the server expects for a class.
+
+    What no file name can hold is written as in URLs: ``car/van`` as ``car%2Fvan``; `class_of_file`
+    gives the name back.
+
+    Raises:
+        ValueError: the name is too long for a file.
+    """
+    encoded = encode_file_part(class_name)
+    return checked_name(f"Task{task}_{encoded}.txt", where=f"result file of class {class_name!r}")
 
 
 def class_of_file(file_name: str, *, task: Task = 1) -> str | None:
     """Return the class of a result file, None when it is not one."""
     match = re.fullmatch(rf"Task{task}_(.+)\.txt", file_name)
-    return None if match is None else match[1]
+    return None if match is None else decode_file_part(match[1])
 
 
 def read_result_files(path: str | Path) -> list[ResultFile]:
@@ -187,10 +205,13 @@ def _to_finite_numbers(fields: Sequence[str]) -> list[float] | None:
 def _explain_row(fields: Sequence[str], where: str, task: Task) -> LintProblem:
     """Say what is wrong with the fields of a row that is known to be bad."""
     if len(fields) != NUM_FIELDS[task]:
-        message = (
-            f"expected {NUM_FIELDS[task]} fields ({FIELD_NAMES[task]}), got {len(fields)}; correct "
-            "the row, or write all rows again"
-        )
+        message = f"expected {NUM_FIELDS[task]} fields ({FIELD_NAMES[task]}), got {len(fields)}; "
+        num_values = NUM_FIELDS[task] - 1
+        if len(fields) > NUM_FIELDS[task] and _to_finite_numbers(fields[-num_values:]) is not None:
+            image_id = " ".join(fields[:-num_values])
+            message += f"is the image id {image_id!r}? write it as {encode_image_id(image_id)}"
+        else:
+            message += "correct the row, or write all rows again"
         return LintProblem("field-count", where, message)
     text = next(field for field in fields[1:] if _to_finite_numbers([field]) is None)
     try:

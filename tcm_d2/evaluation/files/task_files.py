@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tcm_d2.evaluation.files.image_ids import encode_image_id
+from tcm_d2.evaluation.files.escapes import encode_image_id
 from tcm_d2.evaluation.files.rows import (
     Task,
     class_of_file,

@@ -13,6 +13,7 @@ import numpy as np
 from tcm_d2.data.annotations import objects_of
 from tcm_d2.data.dota.labels import MIN_QUAD_AREA_PX2, LabelProblems, OnError, read_label
 from tcm_d2.evaluation.scoring.average_precision import GroundTruths
+from tcm_d2.files import joined_path
 from tcm_d2.messages import some_names
 from tcm_d2.structures.arrays import BoolArray, FloatArray
 from tcm_d2.structures.quads import quads_cross_themselves, signed_areas
@@ -65,6 +66,9 @@ def read_annotations(
     twice = [image_id for image_id, num in Counter(image_ids).items() if num > 1]
     if twice:
         raise ValueError(f"image_ids: expected each image once, got twice: {some_names(twice)}")
+    for image_id in image_ids:
+        if "/" in image_id:  # ids out of lists may lead elsewhere; see also joined_path
+            joined_path(folder, f"{image_id}.txt", where="image id", follow_links=True)
     missing = [image_id for image_id in image_ids if not (folder / f"{image_id}.txt").is_file()]
     if missing:
         raise FileNotFoundError(

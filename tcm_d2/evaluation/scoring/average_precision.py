@@ -185,7 +185,8 @@ def match_classes(
         at_top = np.flatnonzero(pairs.iou == np.repeat(top, np.diff(starts, append=len(pairs.iou))))
         index, first = np.unique(pairs.first[at_top], return_index=True)
         best_gt[index] = pairs.second[at_top[first]]
-        best_iou[index] = top
+        # Of self-crossing quads the devkit's IoU may lie far above 1.
+        best_iou[index] = np.minimum(top, 1.0)
     matches = []
     for label in range(len(detections)):
         mine = slice(num_det[label], num_det[label + 1])

@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from tcm_d2.evaluation.files.image_ids import match_image_id
+from tcm_d2.evaluation.files.escapes import match_image_id
 from tcm_d2.evaluation.files.rows import TASKS, Task, looks_like_patch_name
 from tcm_d2.evaluation.scoring.annotations import Annotations
 from tcm_d2.evaluation.scoring.average_precision import (

@@ -41,10 +41,10 @@ def pack(path: Path, files: dict[str, str | bytes]) -> Path:
 
 
 def test_good_files_have_no_problems(tmp_path: Path) -> None:
-    files: dict[str, str | bytes] = {"Task1_plane.txt": ROW, "Task1_small-vehicle.txt": ""}
+    files: dict[str, str | bytes] = {"Task1_plane.txt": ROW, "Task1_small-vehicle.txt": ROW}
     path = pack(tmp_path / "a.zip", files)
     assert lint_task1(path, classes=CLASSES, image_ids=["P0001"]) == []
-    boxes: dict[str, str | bytes] = {"Task2_plane.txt": BOX, "Task2_small-vehicle.txt": ""}
+    boxes: dict[str, str | bytes] = {"Task2_plane.txt": BOX, "Task2_small-vehicle.txt": BOX}
     path = pack(tmp_path / "b.zip", boxes)
     assert lint_results(path, classes=CLASSES, image_ids=["P0001"], task=2) == []
 
@@ -53,7 +53,7 @@ def test_good_files_have_no_problems(tmp_path: Path) -> None:
 def test_bad_row(tmp_path: Path, rule: str) -> None:
     row, message = BAD_ROWS[rule]
     (tmp_path / "Task1_plane.txt").write_text(f"{ROW}\n\n{row}\n{ROW}\n{row}\n")
-    (tmp_path / "Task1_small-vehicle.txt").write_text("")
+    (tmp_path / "Task1_small-vehicle.txt").write_text(ROW)
     (problem,) = lint_task1(tmp_path, classes=CLASSES, image_ids=["P0001"])
     assert problem.rule == rule and message in problem.message
     assert problem.where == f"{tmp_path}/Task1_plane.txt:3"
@@ -63,7 +63,7 @@ def test_bad_row(tmp_path: Path, rule: str) -> None:
 @pytest.mark.parametrize("rule", BAD_FILES)
 def test_bad_file(tmp_path: Path, rule: str) -> None:
     name, content, message = BAD_FILES[rule]
-    files = {"Task1_plane.txt": ROW, "Task1_small-vehicle.txt": "", name: content}
+    files = {"Task1_plane.txt": ROW, "Task1_small-vehicle.txt": ROW, name: content}
     if "/" in name and "MACOSX" not in name:
         del files["Task1_plane.txt"]
     path = pack(tmp_path / "up.zip", files)
@@ -91,8 +91,17 @@ def test_missing_class(tmp_path: Path) -> None:
 def test_no_rows_at_all(tmp_path: Path) -> None:
     for name in CLASSES:
         (tmp_path / f"Task1_{name}.txt").write_text("\n")
-    (problem,) = lint_task1(tmp_path, classes=CLASSES)
+    (problem,) = (p for p in lint_task1(tmp_path, classes=CLASSES) if not p.is_note)
     assert problem.rule == "no-rows" and "were the results written?" in problem.message
+
+
+def test_a_class_file_without_rows_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "Task1_plane.txt").write_text("")
+    (tmp_path / "Task1_small-vehicle.txt").write_text(ROW)
+    (note,) = lint_task1(tmp_path, classes=CLASSES)
+    assert note.is_note and note.rule == "empty-file"
+    assert note.where == f"{tmp_path}/Task1_plane.txt"
+    assert "the devkit's evaluation stops" in note.message
 
 
 def test_self_crossing_quads_are_not_convex(tmp_path: Path) -> None:
@@ -108,7 +117,7 @@ def test_upright_boxes_the_wrong_way_round(tmp_path: Path) -> None:
 
 
 def test_every_rule_is_tested() -> None:
-    others = {"duplicate-class", "missing-class", "no-rows"}
+    others = {"duplicate-class", "missing-class", "no-rows", "empty-file"}
     assert set(RULES) == set(BAD_ROWS) | set(BAD_FILES) | others
 
 

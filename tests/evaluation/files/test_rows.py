@@ -40,3 +40,8 @@ def test_bad_rows_are_listed_and_the_others_read(line: str, rule: str) -> None:
 def test_no_rows() -> None:
     parsed = parse(b"\xef\xbb\xbf\n \n")
     assert parsed.rows.quads.shape == (0, 4, 2) and parsed.lines.shape == (0,)
+
+
+def test_a_blank_in_an_image_id_is_suspected() -> None:
+    (problem,) = parse(b"scene 1 0.9 1 2 3 4\n").problems
+    assert problem.message.endswith("is the image id 'scene 1'? write it as scene%201")

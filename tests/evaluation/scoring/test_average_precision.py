@@ -265,3 +265,13 @@ def test_an_inclusive_threshold_takes_its_own_value() -> None:
             half, objects, matches, iou_threshold=0.5, metric="area", inclusive=inclusive
         )
         assert result.ap == expected
+
+
+def test_the_iou_of_a_self_crossing_quad_stays_below_one() -> None:
+    quads = np.array(
+        [[[[5, 0], [5, 3], [5, 2], [4, 1]]], [[[5, 4], [0, 0], [0, 4], [5, 0]]]], float
+    )
+    none = np.zeros(1, np.int64)
+    found = QuadDetections(none, quads[0], np.ones(1))
+    truth = GroundTruths(none, quads[1], np.zeros(1, bool))
+    assert match_detections(found, truth, min_iou=0.5).best_iou.tolist() == [1.0]

@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tcm_d2.evaluation.files.image_ids import (
+from tcm_d2.evaluation.files.escapes import (
+    decode_file_part,
     decode_image_id,
     describe_escaped_ids,
+    encode_file_part,
     encode_image_id,
     match_image_id,
     read_image_list,
 )
-from tcm_d2.evaluation.files.task_files import read_task1, write_task1
+from tcm_d2.evaluation.files.task_files import read_task1, write_submission, write_task1
 from tcm_d2.structures.detections import ClassDetections
 from tests.evaluation.shapes import upright_quad
 
@@ -70,3 +72,31 @@ def test_image_lists_have_one_id_a_line(tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("\n")
     with pytest.raises(ValueError, match=r"none\.txt: expected image ids, one per line"):
         read_image_list(tmp_path / "none.txt")
+
+
+@given(st.text("%2Ff/\\ .\n\x85\udcff\u6e2f", min_size=1, max_size=12))
+def test_class_names_become_parts_of_file_names_and_come_back(name: str) -> None:
+    part = encode_file_part(name)
+    assert not set("/\\\n\x85\udcff") & set(part) and decode_file_part(part) == name
+
+
+def test_a_class_called_car_or_van_has_its_own_file(tmp_path: Path) -> None:
+    rows = ClassDetections(["P1"], np.array([0.5]), np.array([upright_quad(0, 0, 9, 9)]))
+    classes = ["car/van", "..\\..", "large vehicle", "100%"]
+    path = write_submission(tmp_path, {"car/van": rows}, classes=classes)
+    names = {file.name for file in (tmp_path / "Task1").iterdir()}
+    assert names == {
+        "Task1_car%2Fvan.txt",
+        "Task1_..%5C...txt",
+        "Task1_large vehicle.txt",
+        "Task1_100%.txt",
+    }
+    for source in (tmp_path / "Task1", path):
+        again = read_task1(source)
+        assert set(again) == set(classes) and again["car/van"].image_ids == ["P1"]
+
+
+def test_class_names_too_long_for_a_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"result file of class 'aaa.*at most 255 bytes"):
+        write_task1(tmp_path, {}, classes=["a" * 300])
+    assert not list(tmp_path.iterdir())

@@ -129,7 +129,7 @@ $(STAMPS)/detectron2: $(STAMPS)/torch $(INSTALLER)
 	@touch $@
 
 $(PACKAGE): $(STAMPS)/detectron2 setup.py pyproject.toml tcm_d2/build_config.py $(CSRC)
-	@echo "==> installing tcm_d2 and compiling its extension (about 4 minutes with CUDA kernels, 2 without)"
+	@echo "==> installing tcm_d2 and compiling its extension (one to two minutes)"
 	@$(PY) setup.py -q describe
 	@$(PIP_INSTALL) --no-build-isolation -e '.[dev]' </dev/null || { \
 	  echo "error: tcm_d2 could not be installed; the messages above say why. Without CUDA kernels:"; \

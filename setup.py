@@ -95,9 +95,8 @@ def make_extension(decision):
     use_cuda = decision.toolkit is not None
     if use_cuda:  # read at import, and an earlier import may have read something else
         cpp_extension.CUDA_HOME = str(decision.toolkit.path)
-    patterns = ["*.cpp", "cpu/*.cpp"] + (["cuda/*.cpp", "cuda/*.cu"] if use_cuda else [])
     csrc = ROOT / "tcm_d2" / "csrc"
-    sources = sorted(path for pattern in patterns for path in csrc.glob(pattern))
+    sources = sorted([*csrc.rglob("*.cpp"), *(csrc.rglob("*.cu") if use_cuda else ())])
     # at::parallel_for is a header template: compiled without OpenMP it runs on one thread.
     # Apple's compiler has no such flag.
     openmp = ["-fopenmp"] if sys.platform.startswith("linux") else []
@@ -109,6 +108,7 @@ def make_extension(decision):
         # -g0 undoes the -g of Python's own flags: 16 s instead of 39 s per C++ source.
         # Without fused multiply-adds every processor and GPU gives the same bits. The notes of
         # psabi are on vectors that never leave the functions they are inlined into.
+        define_macros=[("TCM_D2_WITH_CUDA", None)] if use_cuda else [],
         extra_compile_args={"cxx": ["-O3", "-g0", "-ffp-contract=off", "-Wno-psabi", *openmp]}
         | ({"nvcc": ["-O3", "--fmad=false"]} if use_cuda else {}),
         extra_link_args=openmp,

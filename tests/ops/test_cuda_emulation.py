@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,10 @@ from tcm_d2.ops import (
     batched_nms_rotated,
     box_iou_rotated,
     extension_status,
+    minimum_area_boxes,
     nms_rotated,
     paired_iou_rotated,
+    paired_quad_iou,
     points_in_rotated_boxes,
     quad_iou,
 )
@@ -67,53 +70,102 @@ def mixed_boxes(num: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, T
     return boxes1, boxes2
 
 
-@pytest.mark.parametrize("num", [(1, 1), (31, 129), (32, 128), (33, 127), (200, 300)])
-@pytest.mark.parametrize("max_grid_y", [1, 3, 1 << 16])
-def test_pairwise_iou(kernels: ctypes.CDLL, num: tuple[int, int], max_grid_y: int) -> None:
+def int64(value: int) -> ctypes.c_int64:
+    return ctypes.c_int64(value)
+
+
+@pytest.fixture(params=[1, 3, 1 << 16])
+def grids(kernels: ctypes.CDLL, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Grids of at most so many blocks each way, so that blocks go round their loops."""
+    kernels.limit_grids(int64(request.param), int64(request.param))
+    yield
+    kernels.limit_grids(int64(1 << 30), int64(65535))
+
+
+@pytest.fixture(params=[1, 3, 1 << 16])
+def rows(kernels: ctypes.CDLL, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Grids of at most so many rows of blocks: columns aren't looped over."""
+    kernels.limit_grids(int64(1 << 30), int64(request.param))
+    yield
+    kernels.limit_grids(int64(1 << 30), int64(65535))
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize("num", [(0, 3), (1, 1), (31, 129), (32, 128), (33, 127), (200, 300)])
+def test_pairwise_iou(kernels: ctypes.CDLL, num: tuple[int, int]) -> None:
     boxes1, boxes2 = mixed_boxes(300)
     boxes1, boxes2 = boxes1[: num[0]].contiguous(), boxes2[: num[1]].contiguous()
     for mode in ("iou", "iof"):
         out = torch.full(num, -7.0)
         kernels.pairwise_iou(
-            pointer(boxes1), ctypes.c_int64(num[0]), pointer(boxes2), ctypes.c_int64(num[1]),
-            ctypes.c_bool(mode == "iof"), ctypes.c_uint(max_grid_y), pointer(out),
+            pointer(boxes1), int64(num[0]), pointer(boxes2), int64(num[1]),
+            ctypes.c_bool(mode == "iof"), pointer(out),
         )  # fmt: skip
         assert torch.equal(out, box_iou_rotated(boxes1, boxes2, mode=mode))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("max_grid_x", [1, 2, 1 << 16])
-def test_paired_iou(kernels: ctypes.CDLL, max_grid_x: int) -> None:
+@pytest.mark.usefixtures("grids")
+def test_paired_iou_and_its_gradient(kernels: ctypes.CDLL) -> None:
     boxes1, boxes2 = mixed_boxes(700, torch.float64)
     out = torch.full((700,), -7.0, dtype=torch.float64)
-    kernels.paired_iou(
-        pointer(boxes1), pointer(boxes2), ctypes.c_int64(700), ctypes.c_uint(max_grid_x),
-        pointer(out),
-    )  # fmt: skip
+    kernels.paired_iou_of_boxes(pointer(boxes1), pointer(boxes2), int64(700), pointer(out))
     assert torch.equal(out, paired_iou_rotated(boxes1, boxes2))
+    scale = torch.linspace(-1, 1, 700, dtype=torch.float64)
+    grads = [torch.full((700, 5), -7.0, dtype=torch.float64) for _ in range(2)]
+    kernels.paired_grads(
+        pointer(scale), pointer(boxes1), pointer(boxes2), int64(700), *map(pointer, grads)
+    )
+    expected = torch.ops.tcm_d2.paired_iou_rotated_backward(scale, boxes1, boxes2)
+    assert all(map(torch.equal, grads, expected))
 
 
-@pytest.mark.parametrize("max_grid_y", [1, 1 << 16])
-def test_points(kernels: ctypes.CDLL, max_grid_y: int) -> None:
+@pytest.mark.usefixtures("grids")
+@pytest.mark.parametrize("name", ["giou", "diou"])
+def test_enclosed_iou_and_its_gradient(kernels: ctypes.CDLL, name: str) -> None:
+    boxes1, boxes2 = mixed_boxes(700)
+    of_hull = ctypes.c_bool(name == "giou")
+    out = torch.full((700,), -7.0)
+    kernels.enclosed_iou_of_boxes(
+        of_hull, pointer(boxes1), pointer(boxes2), int64(700), pointer(out)
+    )
+    assert torch.equal(out, getattr(torch.ops.tcm_d2, f"paired_{name}_rotated")(boxes1, boxes2))
+    scale = torch.linspace(-1, 1, 700)
+    grads = [torch.full((700, 5), -7.0) for _ in range(2)]
+    kernels.enclosed_grads(
+        of_hull, pointer(scale), pointer(boxes1), pointer(boxes2), int64(700), *map(pointer, grads)
+    )
+    backward = getattr(torch.ops.tcm_d2, f"paired_{name}_rotated_backward")
+    assert all(map(torch.equal, grads, backward(scale, boxes1, boxes2)))
+
+
+@pytest.mark.usefixtures("rows")
+def test_points(kernels: ctypes.CDLL) -> None:
     boxes = mixed_boxes(150)[0]
     points = torch.cat([boxes[:, :2], torch.rand(50, 2) * 60]).contiguous()
     out = torch.zeros(200, 150, dtype=torch.bool)
-    kernels.points_in_boxes(
-        pointer(points), ctypes.c_int64(200), pointer(boxes), ctypes.c_int64(150),
-        ctypes.c_uint(max_grid_y), pointer(out),
-    )  # fmt: skip
+    kernels.points_in_boxes(pointer(points), int64(200), pointer(boxes), int64(150), pointer(out))
     assert torch.equal(out, points_in_rotated_boxes(points, boxes))
 
 
-@pytest.mark.parametrize("max_grid_y", [1, 1 << 16])
-def test_quads(kernels: ctypes.CDLL, max_grid_y: int) -> None:
+@pytest.mark.usefixtures("rows")
+def test_pairwise_iou_of_quads(kernels: ctypes.CDLL) -> None:
     quads1, quads2 = torch.rand(70, 4, 2) * 80, torch.rand(140, 4, 2) * 80
     quads1[3, 0, 0] = float("nan")
     out = torch.full((70, 140), -7.0)
-    kernels.pairwise_quad_iou(
-        pointer(quads1), ctypes.c_int64(70), pointer(quads2), ctypes.c_int64(140),
-        ctypes.c_uint(max_grid_y), pointer(out),
-    )  # fmt: skip
+    kernels.pairwise_quad_iou(pointer(quads1), int64(70), pointer(quads2), int64(140), pointer(out))
     assert torch.equal(out, quad_iou(quads1, quads2))
+
+
+@pytest.mark.usefixtures("grids")
+def test_paired_iou_and_smallest_boxes_of_quads(kernels: ctypes.CDLL) -> None:
+    quads1, quads2 = torch.rand(300, 4, 2) * 80, torch.rand(300, 4, 2) * 80
+    quads1[3, 0, 0] = float("nan")
+    out = torch.full((300,), -7.0)
+    kernels.paired_iou_of_quads(pointer(quads1), pointer(quads2), int64(300), pointer(out))
+    assert torch.equal(out, paired_quad_iou(quads1, quads2))
+    boxes = torch.full((300, 5), -7.0)
+    kernels.smallest_boxes(pointer(quads1), int64(300), pointer(boxes))
+    torch.testing.assert_close(boxes, minimum_area_boxes(quads1), rtol=0, atol=0, equal_nan=True)
 
 
 def emulated_nms(
@@ -125,17 +177,16 @@ def emulated_nms(
     labels: Tensor | None = None,
     images: Tensor | None = None,
     max_kept: int = 2**62,
-) -> tuple[Tensor, int]:
-    """Return the kept indices, best score first, and how many the walk counted."""
+) -> Tensor:
+    """Return the kept indices, best score first."""
     order = torch.argsort(scores, descending=True, stable=True)
     rows = [None if v is None else v[order].contiguous() for v in (boxes, labels, images)]
-    kept = torch.zeros(len(boxes), dtype=torch.bool)
-    kernels.nms.restype = ctypes.c_int64
-    num_kept = kernels.nms(
-        *map(pointer, rows), ctypes.c_int64(len(boxes)), ctypes.c_double(threshold),
-        ctypes.c_int64(max_kept), pointer(kept),
+    kept = torch.ones(len(boxes), dtype=torch.bool)
+    kernels.nms(
+        *map(pointer, rows), int64(len(boxes)), ctypes.c_double(threshold), int64(max_kept),
+        pointer(kept),
     )  # fmt: skip
-    return order[kept], num_kept
+    return order[kept]
 
 
 @pytest.mark.parametrize("num", [1, 63, 64, 65, 129, 700])
@@ -143,13 +194,12 @@ def test_nms(kernels: ctypes.CDLL, num: int) -> None:
     boxes, scores, labels = crowd(num, extent=200)
     boxes[::50, 2] = 0
     for threshold in (0.1, 0.5):
-        keep, num_kept = emulated_nms(kernels, boxes, scores, threshold)
+        keep = emulated_nms(kernels, boxes, scores, threshold)
         assert keep.tolist() == nms_rotated(boxes, scores, threshold).tolist()
-        assert num_kept == len(keep)
-        keep, _ = emulated_nms(kernels, boxes, scores, threshold, labels=labels)
+        keep = emulated_nms(kernels, boxes, scores, threshold, labels=labels)
         assert keep.tolist() == batched_nms_rotated(boxes, scores, labels, threshold).tolist()
     images = torch.arange(num) % 3 - 1
-    keep, _ = emulated_nms(kernels, boxes, scores, 0.1, labels=labels, images=images)
+    keep = emulated_nms(kernels, boxes, scores, 0.1, labels=labels, images=images)
     expected = batched_nms_rotated(boxes, scores, labels, 0.1, image_ids=images)
     assert keep.tolist() == expected.tolist()
 
@@ -157,7 +207,7 @@ def test_nms(kernels: ctypes.CDLL, num: int) -> None:
 def test_nms_of_several_tiles_stops_when_enough_are_kept(kernels: ctypes.CDLL) -> None:
     boxes, scores, _ = crowd(4800, extent=700)
     expected = nms_rotated(boxes, scores, 0.1)
-    keep, num_kept = emulated_nms(kernels, boxes, scores, 0.1)
-    assert keep.tolist() == expected.tolist() and num_kept == len(expected)
-    early, num_early = emulated_nms(kernels, boxes, scores, 0.1, max_kept=10)
-    assert 10 <= num_early < num_kept and early[:10].tolist() == expected[:10].tolist()
+    keep = emulated_nms(kernels, boxes, scores, 0.1)
+    assert keep.tolist() == expected.tolist()
+    early = emulated_nms(kernels, boxes, scores, 0.1, max_kept=10)
+    assert 10 <= len(early) < len(keep) and early[:10].tolist() == expected[:10].tolist()

@@ -309,3 +309,10 @@ def test_import_is_silent_with_the_extension() -> None:
             check=False,
         )
     assert result.returncode == 0 and "tcm_d2._C" not in result.stderr
+
+
+def test_records_name_the_sources_of_their_kernels() -> None:
+    for operator in OPERATORS.values():
+        for device_type, suffix in (("cpu", "_cpu.cpp"), ("cuda", "_cuda.cu")):
+            path = REPO_DIR / "tcm_d2" / "csrc" / f"{operator.kernels}{suffix}"
+            assert path.is_file() == (device_type in operator.devices), path

@@ -9,6 +9,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -16,16 +17,21 @@
 #include <functional>
 #include <vector>
 
+#include "place.h"
+
+#define TCM_D2_CUDA_EMULATION
 #define __global__
 #define __device__
 #define __shared__ static
 #define __launch_bounds__(threads)
 
-struct Index3 {
-  unsigned x = 1, y = 1, z = 1;
+struct dim3 {
+  unsigned x, y, z;
+
+  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
-inline Index3 threadIdx, blockIdx, blockDim, gridDim;
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulation {
 
@@ -84,20 +90,29 @@ inline void run_block(unsigned num_threads) {
   }
 }
 
-template <typename Kernel>
-void launch(Index3 grid, unsigned num_threads, Kernel kernel) {
-  body = kernel;
+}  // namespace emulation
+
+namespace tcm_d2 {
+
+// Small ones make the kernels go round their loops.
+inline int64_t kMaxGridX = int64_t(1) << 30;
+inline int64_t kMaxGridY = 65535;
+
+template <typename... Parameters, typename... Arguments>
+void launch(Cuda, void (*kernel)(Parameters...), dim3 grid, unsigned threads,
+            Arguments... arguments) {
+  emulation::body = [=] { kernel(arguments...); };
   gridDim = grid;
-  blockDim = {num_threads, 1, 1};
+  blockDim = {threads, 1, 1};
   for (unsigned y = 0; y < grid.y; ++y) {
     for (unsigned x = 0; x < grid.x; ++x) {
       blockIdx = {x, y, 0};
-      run_block(num_threads);
+      emulation::run_block(threads);
     }
   }
 }
 
-}  // namespace emulation
+}  // namespace tcm_d2
 
 inline void __syncthreads() {
   using namespace emulation;

@@ -1,99 +1,89 @@
-// The kernels of csrc/cuda behind plain functions, run by the emulation.
+// The sources of the CUDA kernels behind plain functions, run by the emulation.
 
 #include "cuda_emulation.h"
 
-// After it: what these include is to be compiled for the CPU.
-#include "cuda/iou_kernels.h"
-#include "cuda/launch.h"
-#include "cuda/nms_kernels.h"
-#include "cuda/points_kernels.h"
-#include "cuda/quads_kernels.h"
+// After it: these are to be compiled for the CPU.
+#include "boxes/enclosing_iou_cuda.cu"
+#include "boxes/iou_cuda.cu"
+#include "boxes/nms_cuda.cu"
+#include "boxes/points_cuda.cu"
+#include "quads/iou_cuda.cu"
+#include "quads/smallest_boxes_cuda.cu"
 
 using namespace tcm_d2;
 
+namespace {
+
+const Cuda kPlace = {nullptr};
+
+}  // namespace
+
 extern "C" {
 
-void pairwise_iou(const float* boxes1, int64_t num1, const float* boxes2,
-                  int64_t num2, bool iof, unsigned max_grid_y, float* out) {
-  const Index3 grid = {num_blocks(num2, kColumns),
-                       std::min(num_blocks(num1, kRows), max_grid_y), 1};
-  emulation::launch(grid, kColumns, [&] {
-    box_iou_rotated_kernel<float>(boxes1, boxes2, num1, num2, iof, out);
-  });
+void limit_grids(int64_t max_x, int64_t max_y) {
+  kMaxGridX = max_x;
+  kMaxGridY = max_y;
 }
 
-void paired_iou(const double* boxes1, const double* boxes2, int64_t num_pairs,
-                unsigned max_grid_x, double* out) {
-  const Index3 grid = {std::min(num_blocks(num_pairs, kColumns), max_grid_x), 1,
-                       1};
-  emulation::launch(grid, kColumns, [&] {
-    paired_iou_rotated_kernel<double>(boxes1, boxes2, num_pairs, out);
-  });
+void pairwise_iou(const float* boxes1, int64_t num1, const float* boxes2,
+                  int64_t num2, bool iof, float* out) {
+  box_iou_rotated(kPlace, boxes1, num1, boxes2, num2, iof, out);
+}
+
+void paired_iou_of_boxes(const double* boxes1, const double* boxes2,
+                         int64_t num, double* out) {
+  paired_iou(kPlace, boxes1, boxes2, num, out);
+}
+
+void paired_grads(const double* grad_iou, const double* boxes1,
+                  const double* boxes2, int64_t num, double* grad1,
+                  double* grad2) {
+  paired_iou_backward(kPlace, grad_iou, boxes1, boxes2, num, grad1, grad2);
+}
+
+void enclosed_iou_of_boxes(bool of_hull, const float* boxes1,
+                           const float* boxes2, int64_t num, float* out) {
+  enclosed_iou(kPlace, of_hull ? Penalty::kHullArea : Penalty::kCentreDistance,
+               boxes1, boxes2, num, out);
+}
+
+void enclosed_grads(bool of_hull, const float* grad_iou, const float* boxes1,
+                    const float* boxes2, int64_t num, float* grad1,
+                    float* grad2) {
+  enclosed_iou_backward(kPlace,
+                        of_hull ? Penalty::kHullArea : Penalty::kCentreDistance,
+                        grad_iou, boxes1, boxes2, num, grad1, grad2);
 }
 
 void points_in_boxes(const float* points, int64_t num_points,
-                     const float* boxes, int64_t num_boxes, unsigned max_grid_y,
-                     bool* inside) {
-  const Index3 grid = {num_blocks(num_boxes, kColumns),
-                       std::min(num_blocks(num_points, kRows), max_grid_y), 1};
-  emulation::launch(grid, kColumns, [&] {
-    points_in_rotated_boxes_kernel<float>(points, boxes, num_points, num_boxes,
-                                          inside);
-  });
+                     const float* boxes, int64_t num_boxes, bool* inside) {
+  points_in_rotated_boxes(kPlace, points, num_points, boxes, num_boxes, inside);
 }
 
 void pairwise_quad_iou(const float* quads1, int64_t num1, const float* quads2,
-                       int64_t num2, unsigned max_grid_y, float* out) {
-  const Index3 grid = {num_blocks(num2, kColumns),
-                       std::min(num_blocks(num1, kRows), max_grid_y), 1};
-  emulation::launch(grid, kColumns, [&] {
-    quad_iou_kernel<float>(quads1, quads2, num1, num2, out);
-  });
+                       int64_t num2, float* out) {
+  quad_iou(kPlace, quads1, num1, quads2, num2, out);
 }
 
-// As keep_greedily in nms_cuda.cu; boxes best score first. Returns how many
-// boxes the walk counted.
-int64_t nms(const float* boxes, const int64_t* labels, const int64_t* images,
-            int64_t num_boxes, double iou_threshold, int64_t max_kept,
-            bool* kept) {
-  std::vector<Rect<double>> rects(num_boxes);
-  std::vector<Hull> hulls(num_boxes);
-  std::vector<uint32_t> keys(num_boxes);
-  std::vector<uint8_t> removed(num_boxes, 0);
-  std::vector<int32_t> survivors(kTile, -1);
+void paired_iou_of_quads(const float* quads1, const float* quads2, int64_t num,
+                         float* out) {
+  paired_quad_iou(kPlace, quads1, quads2, num, out);
+}
+
+void smallest_boxes(const float* quads, int64_t num, float* boxes) {
+  minimum_area_boxes(kPlace, quads, num, boxes);
+}
+
+// Boxes best score first.
+void nms(const float* boxes, const int64_t* labels, const int64_t* images,
+         int64_t num_boxes, double iou_threshold, int64_t max_kept,
+         bool* kept) {
+  const NmsInput<float> input = {boxes, labels, images, num_boxes,
+                                 iou_threshold};
   // Rubbish where nothing is written.
-  std::vector<Word> mask(static_cast<size_t>(kTile) * kTileWords, ~Word(0));
-  int32_t num_survivors = 0;
-  int64_t num_kept = 0;
-  const SortedBoxes sorted = {rects.data(), hulls.data(), keys.data(), labels,
-                              images,       num_boxes,    iou_threshold};
-  const Fates fates = {removed.data(), kept,      survivors.data(),
-                       &num_survivors, &num_kept, max_kept};
-  emulation::launch({num_blocks(num_boxes, kColumns), 1, 1}, kColumns, [&] {
-    prepare_boxes_kernel<float>(boxes, labels, images, num_boxes, rects.data(),
-                                hulls.data(), keys.data());
-  });
-  for (int64_t first = 0; first < num_boxes; first += kTile) {
-    const int num_in_tile =
-        static_cast<int>(std::min<int64_t>(kTile, num_boxes - first));
-    const unsigned num_row_blocks = num_blocks(num_in_tile, kRows);
-    emulation::launch({num_blocks(num_in_tile, kColumns), num_row_blocks, 1},
-                      kColumns, [&] {
-                        suppression_mask_kernel(sorted, fates, first,
-                                                num_in_tile, mask.data());
-                      });
-    emulation::launch({1, 1, 1}, kReduceThreads, [&] {
-      greedy_reduce_kernel(fates, first, num_in_tile, mask.data());
-    });
-    const int64_t later = first + kTile;
-    if (later < num_boxes) {
-      emulation::launch(
-          {num_blocks(num_boxes - later, kColumns), num_row_blocks, 1},
-          kColumns,
-          [&] { suppress_later_kernel(sorted, fates, first, later); });
-    }
-  }
-  return num_kept;
+  std::vector<uint64_t> workspace(nms_workspace_bytes(num_boxes) / 8 + 1,
+                                  ~uint64_t(0));
+  nms_rotated(kPlace, input, max_kept, workspace.data(), kept);
 }
 
 }  // extern "C"

@@ -21,6 +21,7 @@ from tcm_d2.data.formats.contract import (
     files_of_format,
     get_format,
 )
+from tcm_d2.data.formats.frames import in_upright_frame, move_to_stored_frame
 from tcm_d2.data.formats.reading import (
     AnnotatedImage,
     FormatMismatch,
@@ -91,7 +92,7 @@ def convert_annotations(
     summary = ConversionSummary(read=reading.summary, num_images=len(reading.images))
     found = list(reading.images.values())
     if target_format != TARGET_FORMAT:
-        found = [_complete(image, images) for image in found]
+        found = [_complete(image, images, target) for image in found]
     classes = _class_order(reading)
     for name, content in target.write(found, classes).items():
         write_bytes_atomically(joined_path(out, name), content)
@@ -208,6 +209,8 @@ def _read_file(content: FileContent, own: AnnotationFormat, reading: Reading) ->
         for image_id in reading.images.keys() - known:
             del reading.images[image_id]
         raise
+    if own.shows_upright:
+        move_to_stored_frame(reading, reading.images.keys() - known)
     if content.encoding not in ("utf-8", "utf-16-le", "utf-16-be"):
         reading.repair("text in another encoding", f"{content.path}: read as {content.encoding}")
     reading.summary.formats[own.name] += 1
@@ -229,8 +232,10 @@ def _read_without_objects(content: FileContent, reading: Reading) -> None:
     _read_file(content, get_format(name), reading)
 
 
-def _complete(image: AnnotatedImage, images: Mapping[str, Path]) -> AnnotatedImage:
-    """Return the image with the name and the size that tools need."""
+def _complete(
+    image: AnnotatedImage, images: Mapping[str, Path], target: AnnotationFormat
+) -> AnnotatedImage:
+    """Return the image with the name and the size that tools need, in the frame they show."""
     path = images.get(image.image_id)
     name = path.name if path is not None else image.file_name.replace("\\", "/")
     size_hw = read_image_size_hw(path) if path is not None else image.size_hw
@@ -239,7 +244,8 @@ def _complete(image: AnnotatedImage, images: Mapping[str, Path]) -> AnnotatedIma
             f"{image.source}: image {image.image_id!r}: its file name and size are not known; give "
             "the folder of the images (--images)"
         )
-    return replace(image, file_name=name.rpartition("/")[2], size_hw=size_hw)
+    image = replace(image, file_name=name.rpartition("/")[2], size_hw=size_hw)
+    return in_upright_frame(image, path) if path is not None and target.shows_upright else image
 
 
 def _class_order(reading: Reading) -> list[str]:
@@ -266,6 +272,12 @@ def describe_conversion(summary: ConversionSummary, out: Path) -> str:
         for kind, count in problems.counts.most_common():
             lines.append(f"{verb}: {count} x {kind}")
         lines += [f"    {example}" for example in problems.examples]
+    if read.turned_images:
+        lines.append(
+            f"{len(read.turned_images)} images have an EXIF orientation: their labels were made on "
+            "the picture as it is shown, and are turned into the frame of the stored pixels "
+            f"({some_names(read.turned_images, num=3)})"
+        )
     lines.append(f"wrote {summary.num_files} files to {out}")
     if summary.images_without_labels:
         lines.append(

@@ -169,12 +169,12 @@ class Detections(BoxDetections):
             corners = self.geo.to_map(corners)
             collection["crs"] = member
         else:
+            corners = self.geo.to_lon_lat(corners)
             logger.warning(
                 "%s: its coordinate system has no code that GeoJSON could name: written in "
                 "longitude and latitude (WGS 84)",
                 self.image_id,
             )
-            corners = self.geo.to_lon_lat(corners)
         collection["features"] = [
             {
                 "type": "Feature",

@@ -41,6 +41,7 @@ class COCO(AnnotationFormat):
     name: ClassVar[str] = "coco"
     title: ClassVar[str] = "COCO (also CVAT's, HRSID)"
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
+    shows_upright: ClassVar[bool] = True
 
     def looks_like(self, content: FileContent) -> str | None:
         tree = content.json

@@ -30,12 +30,14 @@ class AnnotationFormat(ABC):
         title: one line for the list of formats.
         suffixes: of its files, in lower case.
         also_reads: names of formats whose files may stand among its own.
+        shows_upright: its tools label pictures as EXIF turns them, see ``frames``.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
     also_reads: ClassVar[tuple[str, ...]] = ()
+    shows_upright: ClassVar[bool] = False
 
     @abstractmethod
     def looks_like(self, content: FileContent) -> str | None:

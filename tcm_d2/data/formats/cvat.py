@@ -40,6 +40,7 @@ class CVAT(AnnotationFormat):
     name: ClassVar[str] = "cvat"
     title: ClassVar[str] = "CVAT for images 1.1"
     suffixes: ClassVar[tuple[str, ...]] = (".xml",)
+    shows_upright: ClassVar[bool] = True
 
     def looks_like(self, content: FileContent) -> str | None:
         root = content.xml

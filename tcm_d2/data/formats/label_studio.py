@@ -41,6 +41,7 @@ class LabelStudio(AnnotationFormat):
     name: ClassVar[str] = "label-studio"
     title: ClassVar[str] = "Label Studio"
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
+    shows_upright: ClassVar[bool] = True
 
     def looks_like(self, content: FileContent) -> str | None:
         tasks = content.json

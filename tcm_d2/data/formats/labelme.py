@@ -34,6 +34,7 @@ class LabelMe(AnnotationFormat):
     name: ClassVar[str] = "labelme"
     title: ClassVar[str] = "labelme"
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
+    shows_upright: ClassVar[bool] = True
     also_reads: ClassVar[tuple[str, ...]] = ("x-anylabeling",)
 
     def looks_like(self, content: FileContent) -> str | None:

@@ -21,7 +21,8 @@ from tcm_d2.data.dota.labels import (
     LabelProblems,
 )
 from tcm_d2.data.formats.content import shown
-from tcm_d2.data.images import IMAGE_SUFFIXES, BadImageError, read_image_size_hw
+from tcm_d2.data.images import IMAGE_SUFFIXES, BadImageError, read_head
+from tcm_d2.data.raster_reader.orientation import upright_size_hw
 from tcm_d2.files import UnsafeNameError, checked_name
 from tcm_d2.structures.quads import (
     hboxes_to_quads,
@@ -124,6 +125,8 @@ class ReadSummary:
         left_out: objects (and files and images) left out, by reason.
         repaired: what was changed to be usable, by kind.
         renamed: class names with blanks, and how they are written.
+        turned_images: files whose annotations were turned from the picture as EXIF turns it into
+            the frame of the stored pixels.
     """
 
     formats: Counter[str] = field(default_factory=Counter)
@@ -133,6 +136,7 @@ class ReadSummary:
     left_out: LabelProblems = field(default_factory=LabelProblems)
     repaired: LabelProblems = field(default_factory=LabelProblems)
     renamed: dict[str, str] = field(default_factory=dict)
+    turned_images: list[str] = field(default_factory=list)
 
     @property
     def num_objects(self) -> int:
@@ -210,14 +214,15 @@ class Reading:
         return image
 
     def size_hw(self, image: AnnotatedImage) -> tuple[int, int]:
-        """Return height and width of an image, from its file where there is one.
+        """Return height and width of an image as it is shown, from its file where there is one.
 
         Raises:
             FormatMismatch: (a ValueError) neither the file nor the annotations tell.
         """
         path = self.options.image_paths.get(image.image_id)
         if path is not None:
-            return read_image_size_hw(path)
+            head = read_head(path)
+            return upright_size_hw(head.size_hw, head.orientation)
         if image.size_hw is not None:
             return image.size_hw
         raise FormatMismatch(

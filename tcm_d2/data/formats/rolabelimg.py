@@ -20,6 +20,7 @@ class RoLabelImg(AnnotationFormat):
     name: ClassVar[str] = "rolabelimg"
     title: ClassVar[str] = "roLabelImg, RSDD-SAR"
     suffixes: ClassVar[tuple[str, ...]] = (".xml",)
+    shows_upright: ClassVar[bool] = True
     also_reads: ClassVar[tuple[str, ...]] = ("voc",)
 
     def looks_like(self, content: FileContent) -> str | None:

@@ -39,6 +39,7 @@ class PascalVOC(AnnotationFormat):
     name: ClassVar[str] = "voc"
     title: ClassVar[str] = "Pascal VOC (also CVAT's, with rotation)"
     suffixes: ClassVar[tuple[str, ...]] = (".xml",)
+    shows_upright: ClassVar[bool] = True
 
     def looks_like(self, content: FileContent) -> str | None:
         root = content.xml

@@ -30,6 +30,7 @@ class YoloOBB(AnnotationFormat):
     name: ClassVar[str] = "yolo-obb"
     title: ClassVar[str] = "YOLO-OBB"
     suffixes: ClassVar[tuple[str, ...]] = (".txt",)
+    shows_upright: ClassVar[bool] = True
 
     def looks_like(self, content: FileContent) -> str | None:
         rows = [line.split() for _, line in content.rows]

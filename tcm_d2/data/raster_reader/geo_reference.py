@@ -58,10 +58,10 @@ class GeoReference:
         wgs84 = rasterio.crs.CRS.from_epsg(4326)
         try:
             lon, lat = rasterio.warp.transform(system, wgs84, points[:, 0], points[:, 1])[:2]
-        except (rasterio.errors.RasterioError, rasterio.errors.CRSError, RuntimeError) as error:
+        except Exception as error:  # what PROJ cannot do has no common type
             raise ValueError(
                 f"coordinate system {self.crs_name or self.crs_wkt[:60]!r}: cannot be projected to "
-                f"longitude and latitude: {error}"
+                f"longitude and latitude: {str(error)[:100]}"
             ) from None
         found = np.stack([lon, lat], axis=-1)
         if not np.isfinite(found).all():

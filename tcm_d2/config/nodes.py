@@ -124,6 +124,7 @@ def build_registered(
     if registry not in registries:
         raise ValueError(f"registry: expected one of {', '.join(registries)}, got {registry!r}")
     part = find_part(registries[registry], name, key=registry)
+    cfg, input_shape = build_node(cfg), build_node(input_shape)  # plain, from a DictConfig
     node = CfgNode(cfg)
     if input_shape is None:
         return part(node)

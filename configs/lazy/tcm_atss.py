@@ -23,7 +23,7 @@ model.head = L(RotatedATSSHead)(
     anchor_generator=L(AnchorGenerator)(
         strides_px=[8, 16, 32, 64, 128], base_side_strides=4.0, scales_per_octave=1, ratios=[1.0]
     ),
-    assigner=L(ATSSAssigner)(topk=9, iou_rounding="reference"),
+    assigner=L(ATSSAssigner)(topk=9, iou_rounding="exact"),
     focal_loss_gamma=2.0,
     focal_loss_alpha=0.25,
     box_loss_mode="linear",

@@ -27,7 +27,7 @@ model.head = L(RotatedRetinaNetHead)(
         ratios=[1.0, 0.5, 2.0],
     ),
     assigner=L(MaxIoUAssigner)(
-        positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0, iou_rounding="reference"
+        positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0, iou_rounding="exact"
     ),
     focal_loss_gamma=2.0,
     focal_loss_alpha=0.25,

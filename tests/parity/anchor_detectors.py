@@ -31,13 +31,14 @@ def load_golden(golden_dir: Path, kind: HeadKind) -> Golden:
 
 
 def make_detector(golden_dir: Path, kind: HeadKind) -> nn.Module:
-    """Return the small model, built from the published configuration's YAML file."""
+    """Return the small model of the published configuration, with the reference's rounding."""
     towers = Golden(golden_dir / "g_e2e_fcos.npz").below("sd")
     weights = {n: v for n, v in towers.items() if n.startswith(SHARED_TOWERS)}
     weights.update(load_golden(golden_dir, kind).below("sd"))
     cfg = load_config(REPO_DIR / "configs" / f"tcm_{kind}.yaml")
     cfg.MODEL.CLIP = small_config().MODEL.CLIP
     cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.ROTATED_HEAD.ASSIGNER_IOU = "reference"
     return make_model(cfg, weights)
 
 

@@ -66,17 +66,16 @@ def make_grid(kind: HeadKind, level_sizes_hw: list[tuple[int, int]]) -> AnchorGr
     return make_generator(kind).make_grid(level_sizes_hw, torch.device("cpu"))
 
 
-def make_assigner(kind: HeadKind) -> ATSSAssigner | MaxIoUAssigner:
-    """Return the assigner of the published configuration."""
+def make_assigner(kind: HeadKind, iou_rounding: str = "reference") -> ATSSAssigner | MaxIoUAssigner:
+    """Return the assigner of the published configuration, with the reference's rounding."""
     head = load_config(REPO_DIR / "configs" / f"tcm_{kind}.yaml").MODEL.ROTATED_HEAD
-    assert head.ASSIGNER_IOU == "reference"
     if kind == "atss":
-        return ATSSAssigner(topk=head.ATSS_TOPK, iou_rounding=head.ASSIGNER_IOU)
+        return ATSSAssigner(topk=head.ATSS_TOPK, iou_rounding=iou_rounding)
     return MaxIoUAssigner(
         positive_iou=head.POSITIVE_IOU_THRESH,
         negative_iou=head.NEGATIVE_IOU_THRESH,
         min_positive_iou=head.MIN_POSITIVE_IOU,
-        iou_rounding=head.ASSIGNER_IOU,
+        iou_rounding=iou_rounding,
     )
 
 

@@ -130,3 +130,16 @@ def test_assignment(golden: Golden, kind: HeadKind) -> None:
             classes = torch.cat([torch.tensor([-1]), golden[f"gt{image}_labels"].long()])
             classes = classes[label.clamp(min=0)]
             assert torch.equal(classes, golden[f"{kind}_assign{image}_labels"].long()), image
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("atss", 2), ("retinanet", 150)])
+def test_what_the_exact_iou_assigns_otherwise(golden: Golden, kind: HeadKind, limit: int) -> None:
+    """Of 184 and 412 positive anchors; these boxes were chosen for their ties."""
+    grid, boxes = golden_grid(golden, kind), full_boxes(golden, NUM_IMAGES)
+    owners = []
+    for rounding in ("reference", "exact"):
+        location, owner, *_ = make_assigner(kind, rounding).assign(grid, boxes)
+        owners.append(
+            torch.full((NUM_IMAGES * len(grid.boxes),), -1).index_copy(0, location, owner)
+        )
+    assert (owners[0] != owners[1]).sum() <= limit

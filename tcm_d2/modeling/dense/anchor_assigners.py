@@ -35,8 +35,8 @@ from tcm_d2.modeling.dense.reference_iou import MIN_SIDE_PX, reference_iou, to_r
 from tcm_d2.ops import paired_iou_rotated
 
 IOU_ROUNDINGS = ("reference", "exact")
-# Of ASSIGNER_IOU, a key of ATSS and RetinaNet.
-DEFAULT_IOU_ROUNDING = "reference"
+# Of ASSIGNER_IOU, a key of ATSS and RetinaNet; files that reproduce mmrotate say "reference".
+DEFAULT_IOU_ROUNDING = "exact"
 # An anchor's centre counts as inside an object this far from the object's sides (source's value).
 INSIDE_MARGIN_PX = 0.01
 

@@ -35,8 +35,8 @@ from tcm_d2.engine.loop import EMA_KEY
 from tcm_d2.engine.open_config import open_plan
 from tcm_d2.files import write_atomically
 from tcm_d2.messages import some_names
-from tcm_d2.modeling.class_text import FIXED_TEXT_NAMES
 from tcm_d2.modeling.clip.text import decode_prompts
+from tcm_d2.modeling.fixed_text import FIXED_TEXT_NAMES
 from tcm_d2.weight_files.description import describe_tensors, find_naming
 from tcm_d2.weight_files.reading import WeightFile, read_weight_file
 

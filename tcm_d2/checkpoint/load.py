@@ -16,8 +16,8 @@ from tcm_d2.checkpoint.load_report import LoadReport, names_by_first_part
 from tcm_d2.checkpoint.reshape import COUNTER_SUFFIX, Fit, fit_tensors
 from tcm_d2.files import write_atomically
 from tcm_d2.messages import some_names
-from tcm_d2.modeling.class_text import FIXED_TEXT_MESSAGE, FIXED_TEXT_NAMES
 from tcm_d2.modeling.detector import RotatedOneStageDetector
+from tcm_d2.modeling.fixed_text import FIXED_TEXT_MESSAGE, FIXED_TEXT_NAMES
 from tcm_d2.weight_files.description import describe_tensors
 from tcm_d2.weight_files.reading import read_weight_file
 

@@ -27,7 +27,7 @@ from tcm_d2.engine.non_finite import NonFiniteGuard
 from tcm_d2.engine.prediction_pictures import PredictionPictures
 from tcm_d2.engine.trainer import ReportSkippedFiles, Trainer
 from tcm_d2.inference.tta import RotatedTTA
-from tcm_d2.modeling.class_text import FIXED_TEXT_MESSAGE
+from tcm_d2.modeling.fixed_text import FIXED_TEXT_MESSAGE
 
 logger = logging.getLogger(__name__)
 

@@ -12,25 +12,16 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from open_clip.model import CLIP
-from torch import Tensor, nn
+from torch import Tensor
 
 from tcm_d2.config.registries import PART_REGISTRY
 from tcm_d2.layers.kept_tensor import KeptTensor
 from tcm_d2.modeling.clip.text import (
     PromptedTextEncoder,
-    decode_prompts,
     format_prompts,
     tokenize_prompts,
 )
-from tcm_d2.modeling.clip.towers import TextSide
 from tcm_d2.modeling.tcm.tcm import TCM
-
-# Where the state dict holds the constants of `FixedClassText`.
-FIXED_TEXT_NAMES = ("text_encoder.features", "text_encoder.class_token_ids")
-FIXED_TEXT_MESSAGE = (
-    "this model holds its text features as constants and has no text tower: it is made for "
-    "inference; train from the checkpoint that it was made from"
-)
 
 
 @PART_REGISTRY.register()
@@ -62,12 +53,19 @@ class ClassTextConfig:
 class ClassText(PromptedTextEncoder):
     """Class embeddings from CLIP's text tower, kept in evaluation until a weight changes."""
 
-    def __init__(self, clip: CLIP, config: ClassTextConfig) -> None:
+    def __init__(self, clip: CLIP, config: ClassTextConfig, *, num_classes: int) -> None:
         """Take over and freeze the text tower of ``clip``.
 
         Raises:
-            ValueError: the prompts do not fit the tower.
+            ValueError: the prompts do not fit the tower, or are not one per output of the head.
         """
+        if len(config.class_names) != num_classes:
+            raise ValueError(
+                f"class prompts: expected {num_classes} (outputs of the head), got "
+                f"{len(config.class_names)}; set MODEL.TCM.CLASS_NAMES and MODEL.ROTATED_HEAD."
+                "NUM_CLASSES (Python: model.class_text.class_names and model.head.num_classes) to "
+                "the classes of the data"
+            )
         context_length = len(clip.positional_embedding)
         if not 2 <= config.tokens_per_class < context_length:
             raise ValueError(
@@ -149,70 +147,6 @@ class ClassText(PromptedTextEncoder):
         return result
 
 
-class FixedClassText(nn.Module):
-    """Class embeddings that were computed once, in the place of the tower that made them.
-
-    Attributes:
-        features: (K, C), in the state dict.
-        class_token_ids: int64 (K, N1), in the state dict: what the classes are called.
-    """
-
-    features: Tensor
-    class_token_ids: Tensor
-
-    def __init__(self, features: Tensor, class_token_ids: Tensor) -> None:
-        """Args:
-        features: (K, C), as TCM takes them.
-        class_token_ids: int64 (K, N1), from ``tokenize_prompts``.
-        """
-        super().__init__()
-        self.register_buffer("features", features.detach().clone())
-        self.register_buffer("class_token_ids", class_token_ids.detach().clone())
-
-    def embeddings(self, tcm: TCM) -> Tensor:
-        """Return the class embeddings (K, C)."""
-        return self.features
-
-    def set_class_names(self, class_names: Sequence[str], *, template: str) -> None:
-        """Raise ValueError: constants have no tower that could read names."""
-        raise ValueError(
-            "class names: this model holds the text features of its classes as constants and "
-            "has no text tower to read others; use the checkpoint that it was made from"
-        )
-
-
-def take_text_side(backbone: nn.Module, *, is_needed: bool) -> TextSide | None:
-    """Return what a backbone has to be prompted by text, which it gives away once.
-
-    Raises:
-        ValueError: it is needed, and there is none, or its weights are unusable.
-    """
-    # Taken in any case, so that nothing keeps it in memory.
-    text_side: TextSide | None = getattr(backbone, "take_text_side", lambda: None)()
-    if not is_needed:
-        return None
-    if text_side is None:
-        raise ValueError(
-            f"backbone: {type(backbone).__name__} has no text tower for TCM; use CLIP's "
-            "(MODEL.BACKBONE.NAME build_clip_resnet_backbone), or switch TCM off "
-            "(MODEL.TCM.ENABLED False; Python: model.tcm and model.class_text None)"
-        )
-    if text_side.problem:
-        raise ValueError(text_side.problem)
-    return text_side
-
-
-def check_prompts(class_prompts: Sequence[str], num_classes: int) -> None:
-    """Raise ValueError when the prompts are not one per output of the head."""
-    if len(class_prompts) != num_classes:
-        raise ValueError(
-            f"class prompts: expected {num_classes} (outputs of the head), got "
-            f"{len(class_prompts)}; set MODEL.TCM.CLASS_NAMES and MODEL.ROTATED_HEAD.NUM_CLASSES "
-            "(Python: model.class_text.class_names and model.head.num_classes) to the classes of "
-            "the data"
-        )
-
-
 def check_text_is_the_same_for_all_images(tcm: TCM) -> None:
     """Raise ValueError where the prompts of the text tower depend on the image."""
     if tcm.text_needs_image:
@@ -221,42 +155,3 @@ def check_text_is_the_same_for_all_images(tcm: TCM) -> None:
             "to image, so that they cannot be kept or fixed and the text tower is needed; "
             "train with 'meta' or 'none'"
         )
-
-
-def fix_class_text(
-    text: ClassText | FixedClassText,
-    tcm: TCM,
-    features: Tensor | None = None,
-    class_token_ids: Tensor | None = None,
-) -> FixedClassText:
-    """Return the class embeddings as constants; ``tcm`` drops what only serves to make them.
-
-    Args:
-        text: what they are made of, in evaluation mode.
-        tcm: changed in place.
-        features: (K, C) to hold, as a state dict has them; None takes those of ``text``.
-        class_token_ids: int64 (K, N1), of which classes they are; goes with ``features``.
-
-    Raises:
-        ValueError: prompts depend on the image, or the features are of another shape or of other
-            classes.
-    """
-    check_text_is_the_same_for_all_images(tcm)
-    if features is None or class_token_ids is None:
-        features, class_token_ids = text.embeddings(tcm), text.class_token_ids
-    shape = (len(text.class_token_ids), len(tcm.text_scale))
-    if tuple(features.shape) != shape:
-        raise ValueError(
-            f"fixed text: expected features of {shape[0]} classes and width {shape[1]}, got "
-            f"shape {tuple(features.shape)}; is the configuration the one it was trained with?"
-        )
-    names, own_names = decode_prompts(class_token_ids), decode_prompts(text.class_token_ids)
-    if names != own_names:
-        raise ValueError(
-            f"class prompts: the text features are constants, made for {', '.join(names)}, and "
-            f"cannot become those of {', '.join(own_names)}; set MODEL.TCM.CLASS_NAMES and "
-            "PROMPT_TEMPLATE to the former, or use the checkpoint that they were made from"
-        )
-    tcm.drop_text_parts()
-    fixed = FixedClassText(features.to(tcm.text_scale), class_token_ids)
-    return fixed.to(tcm.text_scale.device).eval()

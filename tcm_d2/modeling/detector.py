@@ -20,17 +20,11 @@ from torch import Tensor, nn
 
 from tcm_d2.config.nodes import configurable_with_nodes, part_node
 from tcm_d2.config.registries import ROTATED_HEAD_REGISTRY
-from tcm_d2.modeling.class_text import (
-    FIXED_TEXT_MESSAGE,
-    ClassText,
-    ClassTextConfig,
-    FixedClassText,
-    check_prompts,
-    fix_class_text,
-    take_text_side,
-)
+from tcm_d2.modeling.class_text import ClassText, ClassTextConfig
+from tcm_d2.modeling.clip.towers import take_text_side
 from tcm_d2.modeling.dense.decode import rescale
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
+from tcm_d2.modeling.fixed_text import FIXED_TEXT_MESSAGE, FixedClassText, fix_class_text
 from tcm_d2.modeling.neck.fpn import FPNConfig
 from tcm_d2.modeling.tcm.matching import join_score_map, score_map_loss
 from tcm_d2.modeling.tcm.tcm import TCM, TCMConfig
@@ -101,9 +95,8 @@ class RotatedOneStageDetector(nn.Module):
         text_side = take_text_side(backbone, is_needed=tcm is not None)
         self.attention_pool, self.text_encoder, self.tcm = None, None, None
         if tcm is not None and class_text is not None:
-            check_prompts(class_text.class_names, head.num_classes)
             self.attention_pool = text_side.attention_pool
-            self.text_encoder = ClassText(text_side.clip, class_text)
+            self.text_encoder = ClassText(text_side.clip, class_text, num_classes=head.num_classes)
             self.tcm = TCM(
                 tcm,
                 joint_width=text_side.joint_width,

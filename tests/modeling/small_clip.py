@@ -10,8 +10,9 @@ from torch import nn
 
 from tcm_d2.config.nodes import build_node
 from tcm_d2.modeling.backbone.clip_resnet import CLIPResNet, build_clip_resnet
-from tcm_d2.modeling.class_text import ClassText, ClassTextConfig, take_text_side
+from tcm_d2.modeling.class_text import ClassText, ClassTextConfig
 from tcm_d2.modeling.clip.attention_pool import DenseAttentionPool
+from tcm_d2.modeling.clip.towers import take_text_side
 from tcm_d2.modeling.detector import head_node
 
 PROMPTS = ["plane", "small vehicle", "ground track field"]
@@ -44,7 +45,7 @@ def small_towers(*, text: ClassTextConfig = TEXT, **changes: object) -> Towers:
     """Build the small towers with some settings changed."""
     image = build_clip_resnet(**{**SMALL_CLIP, **changes})
     text_side = take_text_side(image, is_needed=True)
-    return Towers(image, text_side.attention_pool, ClassText(text_side.clip, text))
+    return Towers(image, text_side.attention_pool, ClassText(text_side.clip, text, num_classes=3))
 
 
 def build_head(cfg: CfgNode) -> nn.Module:

@@ -11,7 +11,7 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 
 from tcm_d2.modeling.backbone.clip_resnet import build_clip_resnet
-from tcm_d2.modeling.class_text import take_text_side
+from tcm_d2.modeling.clip.towers import take_text_side
 from tcm_d2.modeling.clip.weights import read_clip_state_dict
 from tests.modeling.small_clip import SMALL_CLIP, TEXT, randomize, small_towers
 

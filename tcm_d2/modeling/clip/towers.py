@@ -33,6 +33,27 @@ class TextSide(NamedTuple):
     problem: str
 
 
+def take_text_side(backbone: nn.Module, *, is_needed: bool) -> TextSide | None:
+    """Return what a backbone has to be prompted by text, which it gives away once.
+
+    Raises:
+        ValueError: it is needed, and there is none, or its weights are unusable.
+    """
+    # Taken in any case, so that nothing keeps it in memory.
+    text_side: TextSide | None = getattr(backbone, "take_text_side", lambda: None)()
+    if not is_needed:
+        return None
+    if text_side is None:
+        raise ValueError(
+            f"backbone: {type(backbone).__name__} has no text tower for TCM; use CLIP's "
+            "(MODEL.BACKBONE.NAME build_clip_resnet_backbone), or switch TCM off "
+            "(MODEL.TCM.ENABLED False; Python: model.tcm and model.class_text None)"
+        )
+    if text_side.problem:
+        raise ValueError(text_side.problem)
+    return text_side
+
+
 def build_clip(architecture: dict[str, Any], *, position_image_size_px: int) -> CLIP:
     """Return a CLIP with a ResNet image tower and random weights.
 

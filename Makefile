@@ -76,7 +76,7 @@ pretrained: $(PACKAGE) ## train the detector in tcm_d2/pretrained again (half an
 	$(PY) tools/demo_embedded.py --model tcm_atss --num-train 320 --output output/pretrained -- \
 	  SOLVER.MAX_ITER 2600 SOLVER.STEPS "(1900, 2400)"
 	$(PY) tools/convert_checkpoint.py --for-inference --overwrite \
-	  --input output/pretrained/tcm_atss/model_final.pth \
+	  --weights output/pretrained/tcm_atss/model_final.pth \
 	  --config-file output/pretrained/tcm_atss/config.yaml \
 	  --output tcm_d2/pretrained/tcm_atss_embedded.safetensors OUTPUT_DIR output
 

@@ -32,6 +32,7 @@ FLOORS = {
     "report": 5,
     # Above inference: evaluation can look at several views of an image, as inference does.
     "engine": 6,
+    "cli": 7,
 }
 # Rooms of one floor that may see another one there.
 NEIGHBOURS = {("synthetic", "data"), ("weight_files", "messages")}

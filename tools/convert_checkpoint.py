@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """Say what a weight file is, and write it in tcm_d2's names.
 
-  tools/convert_checkpoint.py --input epoch_12.pth --inspect
-  tools/convert_checkpoint.py --input epoch_12.pth --output tcm_fcos.pth
-  tools/convert_checkpoint.py --input RN50.pt --output clip.safetensors \\
+  tools/convert_checkpoint.py --weights epoch_12.pth --inspect
+  tools/convert_checkpoint.py --weights epoch_12.pth --output tcm_fcos.pth
+  tools/convert_checkpoint.py --weights RN50.pt --output clip.safetensors \\
       --config-file configs/tcm_fcos.yaml MODEL.CLIP.POSITION_IMAGE_SIZE_PX 512
-  tools/convert_checkpoint.py --input model_final.pth --output tcm_fcos.safetensors \\
+  tools/convert_checkpoint.py --weights model_final.pth --output tcm_fcos.safetensors \\
       --config-file configs/tcm_fcos.yaml --for-inference
 
 The input is what MODEL.WEIGHTS takes, see docs/weights.md; nothing in it is run. With a
@@ -31,6 +31,7 @@ from tcm_d2.checkpoint.convert import convert_state_dict, find_own_head
 from tcm_d2.checkpoint.inference_file import inference_metadata
 from tcm_d2.checkpoint.load import load_weights, match_weights
 from tcm_d2.checkpoint.load_report import names_by_first_part, report_table
+from tcm_d2.cli.options import parse_options
 from tcm_d2.engine.loop import EMA_KEY
 from tcm_d2.engine.open_config import open_plan
 from tcm_d2.files import write_atomically
@@ -41,6 +42,9 @@ from tcm_d2.weight_files.description import describe_tensors, find_naming
 from tcm_d2.weight_files.reading import WeightFile, read_weight_file
 
 SUFFIXES = (".pth", ".safetensors")
+
+# Of earlier releases.
+_OLD_WORDS = {"--input": "--weights"}
 
 
 class Converted(NamedTuple):
@@ -57,7 +61,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--input", required=True, type=Path, metavar="FILE", help="weights of any kind")
+    add("--weights", required=True, type=Path, metavar="FILE", help="weights of any kind")
     add("--output", type=Path, metavar="FILE", help="to write: .pth or .safetensors")
     add("--config-file", metavar="FILE", help="check against its model; .yaml or .py")
     add("--inspect", action="store_true", help="say what the file is (and fits), write nothing")
@@ -68,7 +72,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--overwrite", action="store_true", help="replace an existing output")
     add("opts", nargs=argparse.REMAINDER, metavar="OVERRIDE", help="of the configuration")
-    args = parser.parse_args(arguments)
+    args = parse_options(parser, arguments, old_words=_OLD_WORDS)
     if args.inspect == (args.output is not None):
         parser.error("expected either --output FILE or --inspect")
     if args.for_inference and not (args.config_file and args.output):
@@ -83,20 +87,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     try:
         if args.output is not None:
-            check_output(args.input, args.output, overwrite=args.overwrite)
-        file = read_weight_file(args.input)
-        print(describe(args.input, file))
+            check_output(args.weights, args.output, overwrite=args.overwrite)
+        file = read_weight_file(args.weights)
+        print(describe(args.weights, file))
         if args.inspect and not args.config_file:
             return 0
         if args.for_inference:
-            converted = convert_for_inference(file, args.input, args.config_file, args.opts)
+            converted = convert_for_inference(file, args.weights, args.config_file, args.opts)
         elif args.config_file:
-            converted = convert_for_model(file, args.input, args.config_file, args.opts)
+            converted = convert_for_model(file, args.weights, args.config_file, args.opts)
         else:
-            converted = convert_names(file, args.input)
+            converted = convert_names(file, args.weights)
         print(converted.report)
         if args.output is not None:
-            write(args.output, converted, args.input, file)
+            write(args.output, converted, args.weights, file)
             print(f"{len(converted.tensors)} tensors written to {args.output}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Detect in pictures of any size, and write what was found: pictures, GeoJSON, DOTA, COCO, JSON.
 
-  tools/demo.py --weights output/tcm_fcos --input a.png b.tif folder/ 'scenes/*.tif' --output out
-  tools/demo.py --weights model_final.pth --config-file configs/tcm_fcos.yaml --input big.tif \\
+  tools/demo.py --weights output/tcm_fcos --images a.png b.tif folder/ 'scenes/*.tif' --output out
+  tools/demo.py --weights model_final.pth --config-file configs/tcm_fcos.yaml --images big.tif \\
       --output out --window 1024 --overlap 300 --bands 4 3 2
 
 Larger pictures are cut into overlapping windows and put together. A run that was stopped goes on
@@ -23,6 +23,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tcm_d2 import Detector
+from tcm_d2.cli.options import parse_options
 from tcm_d2.inference.batch_run import (
     PICTURE_FORMATS,
     FileOutcome,
@@ -35,6 +36,9 @@ from tcm_d2.inference.results import MAX_PICTURE_SIDE_PX
 from tcm_d2.inference.seams import SEAM_RULES
 from tcm_d2.inference.speed import keep_memory
 
+# Of earlier releases.
+_OLD_WORDS = {"--input": "--images"}
+
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Return the command line."""
@@ -42,7 +46,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--input", nargs="+", required=True, help="files, folders, patterns in quotes"
+        "--images", nargs="+", required=True, help="files, folders, patterns in quotes"
     )
     parser.add_argument("--output", type=Path, required=True, help="folder, made where missing")
     model = parser.add_argument_group("detector")
@@ -78,7 +82,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     write.add_argument("--picture-side", type=int, default=MAX_PICTURE_SIDE_PX, metavar="PX")
     write.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
-    return parser.parse_args(argv)
+    return parse_options(parser, argv, old_words=_OLD_WORDS)
 
 
 def make_detector(args: argparse.Namespace) -> Detector:
@@ -106,7 +110,7 @@ def make_detector(args: argparse.Namespace) -> Detector:
 
 def run(args: argparse.Namespace) -> int:
     """Detect in all files and return the exit status."""
-    paths = expand_inputs(args.input)
+    paths = expand_inputs(args.images)
     options = {
         "bands": tuple(args.bands) if args.bands else None,
         "value_range": tuple(args.value_range) if args.value_range else None,

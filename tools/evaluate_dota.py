@@ -2,11 +2,11 @@
 """Score result files of any detector against DOTA labels, by the official devkit's rules.
 
 Examples:
-    python tools/evaluate_dota.py --detections results/Task1 --annotations DOTA/val/labelTxt
-    python tools/evaluate_dota.py --detections Task1.zip --annotations DOTA/val/labelTxt \\
-        --output-dir analysis
+    python tools/evaluate_dota.py --detections results/Task1 --labels DOTA/val/labelTxt
+    python tools/evaluate_dota.py --detections Task1.zip --labels DOTA/val/labelTxt \\
+        --output analysis
     python tools/evaluate_dota.py --task 2 --detections results/Task2 \\
-        --annotations DOTA/val/labelTxt
+        --labels DOTA/val/labelTxt
 
 The detections are files Task1_<class>.txt with rows `image_id score x1 y1 ... x4 y4` (Task 2:
 Task2_<class>.txt, `image_id score x1 y1 x2 y2`) in pixels of the whole image, in a folder or a zip.
@@ -15,7 +15,7 @@ file). The mean is taken over the classes that have ground truth; `mean_ap_devki
 the sum over all classes divided by their number. The COCO-style mean is taken over IoU 0.50, 0.55,
 ... 0.95 with the same AP formula.
 
---output-dir writes the analysis: evaluation.json, matches.json, CSV files and pictures of curves,
+--output writes the analysis: evaluation.json, matches.json, CSV files and pictures of curves,
 confusion, and AP by size, aspect ratio and angle error; docs/evaluation.md explains them.
 """
 
@@ -29,6 +29,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+from tcm_d2.cli.options import parse_options
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import ON_ERROR_CHOICES, list_labels
 from tcm_d2.evaluation.analysis.export import export_evaluation
@@ -44,6 +45,9 @@ from tcm_d2.evaluation.scoring.score import score_prepared
 
 logger = logging.getLogger("evaluate_dota")
 
+# Of earlier releases.
+_OLD_WORDS = {"--annotations": "--labels", "--iou": "--iou-threshold", "--output-dir": "--output"}
+
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the parsed command line."""
@@ -52,7 +56,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--detections", required=True, type=Path, metavar="DIR_or_ZIP", help="result files")
-    add("--annotations", required=True, type=Path, metavar="LABELTXT_DIR", help="<image id>.txt")
+    add("--labels", required=True, type=Path, metavar="LABELTXT_DIR", help="<image id>.txt")
     add(
         "--image-list",
         type=Path,
@@ -68,7 +72,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "smallest rectangles around quads are compared, an IoU equal to the threshold matches)",
     )
     add("--metric", choices=METRICS, default="11point", help="AP formula (default: 11point)")
-    add("--iou", type=float, default=0.5, help="a match needs an IoU above this (default: 0.5)")
+    add(
+        "--iou-threshold",
+        type=float,
+        default=0.5,
+        help="a match needs an IoU above this (default: 0.5)",
+    )
     add(
         "--classes",
         nargs="+",
@@ -77,7 +86,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="classes to score (default: the 15 of DOTA-v1.0)",
     )
     add("--json", type=Path, metavar="FILE", help="write the numbers there, too")
-    add("--output-dir", type=Path, metavar="DIR", help="write the whole analysis there")
+    add("--output", type=Path, metavar="DIR", help="write the whole analysis there")
     add("--no-pictures", action="store_true", help="leave out the PNG files of the analysis")
     add("--no-matches", action="store_true", help="leave out matches.json of the analysis")
     add(
@@ -127,7 +136,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="bad label lines: raise (default; objects without area or crossing themselves count "
         "as in the devkit), skip, or repair what can be repaired",
     )
-    return parser.parse_args(arguments)
+    return parse_options(parser, arguments, old_words=_OLD_WORDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,9 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             confusion_score=args.confusion_score,
         )
         detections = read_results(args.detections, task=args.task)
-        image_ids = _read_image_list(args.image_list, args.annotations)
+        image_ids = _read_image_list(args.image_list, args.labels)
         annotations = read_annotations(
-            args.annotations,
+            args.labels,
             image_ids=image_ids,
             classes=list(dict.fromkeys(args.classes)),
             on_bad_label=args.on_bad_label,
@@ -161,15 +170,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for text in prepared.warnings:
             logger.warning("%s", text)
-        if args.output_dir is None:
-            report = score_prepared(prepared, iou_threshold=args.iou, rules=rules, sweep=True)
+        if args.output is None:
+            report = score_prepared(
+                prepared, iou_threshold=args.iou_threshold, rules=rules, sweep=True
+            )
         else:
             result = analyze_evaluation(
-                prepared, iou_threshold=args.iou, rules=rules, options=options
+                prepared, iou_threshold=args.iou_threshold, rules=rules, options=options
             )
             report = result.table
             export_evaluation(
-                args.output_dir,
+                args.output,
                 result,
                 pictures=not args.no_pictures,
                 matches=not args.no_matches,

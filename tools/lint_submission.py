@@ -2,7 +2,7 @@
 """Say what the DOTA server would reject in a submission, or silently score badly.
 
 Example:
-    python tools/lint_submission.py --results Task1.zip --image-list test_images.txt
+    python tools/lint_submission.py --detections Task1.zip --image-list test_images.txt
 
 Each line names file:line, the rule, what is wrong and what to do. Notes are no
 problems. Exit status 0 means no problem.
@@ -15,10 +15,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tcm_d2.cli.options import parse_options
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.evaluation.files.escapes import read_image_list
 from tcm_d2.evaluation.files.lint import RULES, lint_results
 from tcm_d2.evaluation.files.rows import TASKS
+
+# Of earlier releases.
+_OLD_WORDS = {"--results": "--detections"}
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -29,7 +33,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--results", required=True, type=Path, metavar="DIR_or_ZIP", help="result files")
+    add("--detections", required=True, type=Path, metavar="DIR_or_ZIP", help="result files")
     add("--task", type=int, choices=TASKS, default=1, help="1 oriented, 2 upright boxes")
     add("--image-list", type=Path, metavar="FILE", help="image ids of the task, one per line")
     add(
@@ -39,7 +43,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="classes of the task (default: the 15 of DOTA-v1.0)",
     )
-    return parser.parse_args(arguments)
+    return parse_options(parser, arguments, old_words=_OLD_WORDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.image_list is not None:
             image_ids = read_image_list(args.image_list)
         problems = lint_results(
-            args.results, classes=args.classes, image_ids=image_ids, task=args.task
+            args.detections, classes=args.classes, image_ids=image_ids, task=args.task
         )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -59,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kind = "note: " if problem.is_note else ""
         print(f"{problem.where}: {kind}{problem.rule}: {problem.message}")
     num_problems = sum(not problem.is_note for problem in problems)
-    print(f"{args.results}: {num_problems} problems")
+    print(f"{args.detections}: {num_problems} problems")
     return 1 if num_problems else 0
 
 

@@ -2,9 +2,9 @@
 """Merge patch-level detections into whole images, write result files, pack and lint them.
 
 Examples:
-    python tools/merge_results.py --detections patch_results --output-dir merged --nms-iou 0.1
+    python tools/merge_results.py --detections patch_results --output merged --iou-threshold 0.1
     python tools/merge_results.py --detections output/inference/dota_v1_test/patch_detections.npz \\
-        --output-dir merged --nms-iou 0.3 --image-list test_images.txt
+        --output merged --iou-threshold 0.3 --image-list test_images.txt
 
 The input is a folder or zip of Task1_<class>.txt files whose rows name patches, or the
 patch_detections.npz that an evaluation leaves. A patch is named `P0001__1__824___0` (the middle
@@ -25,6 +25,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tcm_d2.cli.options import parse_options
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.evaluation.dota_evaluator import rows_by_class
 from tcm_d2.evaluation.files.escapes import describe_escaped_ids, read_image_list
@@ -41,6 +42,9 @@ from tcm_d2.structures.detections import ClassDetections
 
 logger = logging.getLogger("merge_results")
 
+# Of earlier releases.
+_OLD_WORDS = {"--output-dir": "--output", "--nms-iou": "--iou-threshold"}
+
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the parsed command line."""
@@ -55,9 +59,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="DIR_ZIP_or_NPZ",
         help="patch-level rows, or patch_detections.npz",
     )
-    add("--output-dir", required=True, type=Path, metavar="DIR", help="made where missing")
+    add("--output", required=True, type=Path, metavar="DIR", help="made where missing")
     add(
-        "--nms-iou",
+        "--iou-threshold",
         type=float,
         default=0.1,
         help="suppress above this IoU (default: 0.1 as mmrotate; the devkit takes 0.3)",
@@ -79,7 +83,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--image-list", type=Path, metavar="FILE", help="image ids of the task, for the lint")
     add("--strict", action="store_true", help="problems of the lint make the run fail")
-    return parser.parse_args(arguments)
+    return parse_options(parser, arguments, old_words=_OLD_WORDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = (name for part in merged.values() for name in part.image_ids)
         if escaped := describe_escaped_ids(names):
             logger.warning("%s", escaped)
-        zip_path = write_submission(args.output_dir, merged, classes=classes, task=args.task)
+        zip_path = write_submission(args.output, merged, classes=classes, task=args.task)
         image_ids = None
         if args.image_list is not None:
             image_ids = read_image_list(args.image_list)
@@ -120,10 +124,10 @@ def merge(args: argparse.Namespace, classes: list[str]) -> tuple[int, dict[str, 
                 f"--classes: expected at least {largest + 1} names for the labels in "
                 f"{args.detections}, got {len(classes)}"
             )
-        merged = merge_patch_detections(patches, iou_threshold=args.nms_iou)
+        merged = merge_patch_detections(patches, iou_threshold=args.iou_threshold)
         return len(patches.found), rows_by_class(merged, classes=classes)
     rows = read_task1(args.detections)
-    merged_rows = merge_task1(rows, iou_threshold=args.nms_iou, name_style=args.patch_names)
+    merged_rows = merge_task1(rows, iou_threshold=args.iou_threshold, name_style=args.patch_names)
     return sum(len(part.scores) for part in rows.values()), merged_rows
 
 

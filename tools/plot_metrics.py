@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw the curves of one or several training runs from their metrics.json, as a PNG.
 
-  tools/plot_metrics.py output/tcm_fcos --out curves.png
+  tools/plot_metrics.py output/tcm_fcos --output curves.png
   tools/plot_metrics.py with=output/tcm_fcos without=output/fcos_no_tcm --keys total_loss "*AP50"
 
 A run is the output folder of train_net.py or a metrics.json, with a name of its own before "=".
@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tcm_d2.cli.options import parse_options
+
 # Colours of Okabe and Ito, told apart by the colour-blind too.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DASHES = ("-", "--", ":", "-.")
@@ -30,6 +32,9 @@ _COLUMNS = 3
 METRICS_FILE = "metrics.json"
 
 Series = dict[str, list[tuple[float, float]]]
+
+# Of earlier releases.
+_OLD_WORDS = {"--out": "--output"}
 
 
 def read_metrics(path: Path) -> Series:
@@ -127,10 +132,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("runs", nargs="+", metavar="[NAME=]RUN", help="output folder or metrics.json")
-    add("--out", type=Path, default=Path("curves.png"), metavar="FILE", help=".png, .svg or .pdf")
+    add(
+        "--output", type=Path, default=Path("curves.png"), metavar="FILE", help=".png, .svg or .pdf"
+    )
     add("--keys", nargs="+", default=list(_DEFAULT_KEYS), metavar="PATTERN", help="* and ? allowed")
     add("--smooth", type=int, default=9, metavar="N", help="running median of N values; 1: none")
-    return parser.parse_args(arguments)
+    return parse_options(parser, arguments, old_words=_OLD_WORDS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,11 +153,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise ValueError(f"runs: two are called {label!r}; name them, as in a=RUN b=RUN")
             runs[label] = read_metrics(path)
         keys = choose_keys(runs, args.keys)
-        plot(runs, keys, args.out, window=args.smooth)
+        plot(runs, keys, args.output, window=args.smooth)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{args.out}  {len(keys)} panels, {len(runs)} runs")
+    print(f"{args.output}  {len(keys)} panels, {len(runs)} runs")
     return 0
 
 

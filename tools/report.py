@@ -2,14 +2,14 @@
 """Write an evaluation as one HTML page: AP table, curves, confusion, and pictures of the errors.
 
   tools/report.py --run output/tcm_fcos/inference/dota_v1_val \\
-      --labels DOTA/val/labelTxt --images DOTA/val/images --out report.html
+      --labels DOTA/val/labelTxt --images DOTA/val/images --output report.html
 
 The run is what an evaluation leaves: a folder with Task1/ and ap.json, which says the classes, the
-AP formula and the IoU. --results takes Task1_<class>.txt files of any detector in a folder or a
+AP formula and the IoU. --detections takes Task1_<class>.txt files of any detector in a folder or a
 zip. The page needs no other file and no network. With --config-file and
 --weights the pictures get TCM's score maps as a layer:
 
-  tools/report.py --results ... --labels ... --images ... --out report.html \\
+  tools/report.py --detections ... --labels ... --images ... --output report.html \\
       --config-file configs/tcm_fcos.yaml --weights model_final.pth
 """
 
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tcm_d2.cli.options import parse_options
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import list_labels
 from tcm_d2.data.images import read_image
@@ -42,6 +43,14 @@ from tcm_d2.report.analysis import Analysis, analyze, rank_images
 from tcm_d2.report.gallery import IMAGE_FORMATS, Picture, find_image_files, pack_pictures
 from tcm_d2.report.page import build_page
 
+# Of earlier releases.
+_OLD_WORDS = {
+    "--results": "--detections",
+    "--out": "--output",
+    "--iou": "--iou-threshold",
+    "--score": "--score-threshold",
+}
+
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the parsed command line."""
@@ -51,15 +60,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", type=Path, metavar="DIR", help="OUTPUT_DIR/inference/<data set>")
-    source.add_argument("--results", type=Path, metavar="DIR_or_ZIP", help="Task1 files")
+    source.add_argument("--detections", type=Path, metavar="DIR_or_ZIP", help="Task1 files")
     add("--labels", required=True, type=Path, metavar="LABELTXT_DIR", help="<image id>.txt")
     add("--images", type=Path, metavar="DIR", help="whole images; none: a page without pictures")
-    add("--out", type=Path, default=Path("report.html"), metavar="FILE")
+    add("--output", type=Path, default=Path("report.html"), metavar="FILE")
     add("--title", default="", help="default: from the folder of the results")
     add("--classes", nargs="+", metavar="NAME", help="default: the run's, or DOTA-v1.0's")
     add("--metric", choices=METRICS, help="AP formula (default: the run's, or 11point)")
-    add("--iou", type=float, help="a hit needs an IoU above this (default: the run's, or 0.5)")
-    add("--score", type=float, default=0.3, help="threshold to start with (default: 0.3)")
+    add(
+        "--iou-threshold",
+        type=float,
+        help="a hit needs an IoU above this (default: the run's, or 0.5)",
+    )
+    add("--score-threshold", type=float, default=0.3, help="threshold to start with (default: 0.3)")
     add("--min-score", type=float, default=0.05, help="lower ones are left out of the pictures")
     add("--num-pictures", type=int, default=24, metavar="N", help="the worst N (default: 24)")
     add("--max-mb", type=float, default=12.0, help="for the pictures, which shrink to fit")
@@ -68,7 +81,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--weights", metavar="FILE", help="of that detector")
     add("--device", metavar="NAME", help="of that detector (default: CUDA where there is one)")
     add("opts", nargs="*", metavar="OVERRIDE", help="of --config-file, after --")
-    args = parser.parse_args(arguments)
+    args = parse_options(parser, arguments, old_words=_OLD_WORDS)
     if (args.config_file is None) != (args.weights is None):
         parser.error("score maps need both --config-file and --weights")
     return args
@@ -85,22 +98,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         page = build_page(
             analysis,
             pictures,
-            title=args.title or f"Report on {task1_path(args.results).parent.name or args.results}",
+            title=args.title
+            or f"Report on {task1_path(args.detections).parent.name or args.detections}",
             facts=[
-                ("Results", str(args.results)),
+                ("Results", str(args.detections)),
                 ("Labels", str(args.labels)),
                 ("Written", f"{datetime.datetime.now():%Y-%m-%d %H:%M}"),
             ],
-            score_threshold=args.score,
+            score_threshold=args.score_threshold,
             min_score=args.min_score,
         )
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes_atomically(args.out, page.encode("utf-8"))
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomically(args.output, page.encode("utf-8"))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"mean AP {100 * analysis.mean_ap:.2f}, {len(analysis.image_ids)} images")
-    print(f"{args.out}  {args.out.stat().st_size / 1e6:.1f} MB, {len(pictures)} pictures")
+    print(f"{args.output}  {args.output.stat().st_size / 1e6:.1f} MB, {len(pictures)} pictures")
     return 0
 
 
@@ -113,8 +127,8 @@ def complete_from_run(args: argparse.Namespace) -> None:
     """
     rules = ScoringRules(DOTA_V1_CLASSES, "11point", 0.5)
     if args.run is not None:
-        args.results = args.run / TASK1_DIR
-        if not args.results.is_dir():
+        args.detections = args.run / TASK1_DIR
+        if not args.detections.is_dir():
             raise FileNotFoundError(
                 f"--run: {args.run}: expected {TASK1_DIR}/ and {AP_FILE}, as an evaluation "
                 f"leaves them in OUTPUT_DIR/inference/<data set>; found no {TASK1_DIR}/"
@@ -122,7 +136,7 @@ def complete_from_run(args: argparse.Namespace) -> None:
         rules = read_scoring_rules(args.run / AP_FILE)
     args.classes = list(rules.classes) if args.classes is None else args.classes
     args.metric = rules.metric if args.metric is None else args.metric
-    args.iou = rules.iou_threshold if args.iou is None else args.iou
+    args.iou_threshold = rules.iou_threshold if args.iou_threshold is None else args.iou_threshold
 
 
 def read_analysis(args: argparse.Namespace) -> Analysis:
@@ -131,8 +145,8 @@ def read_analysis(args: argparse.Namespace) -> Analysis:
     if not image_ids:
         raise ValueError(f"{args.labels}: expected label files <image id>.txt, found none")
     annotations = read_annotations(args.labels, image_ids=image_ids, classes=args.classes)
-    detections = read_task1(task1_path(args.results))
-    return analyze(detections, annotations, iou_threshold=args.iou, metric=args.metric)
+    detections = read_task1(task1_path(args.detections))
+    return analyze(detections, annotations, iou_threshold=args.iou_threshold, metric=args.metric)
 
 
 def task1_path(results: Path) -> Path:
@@ -144,7 +158,7 @@ def task1_path(results: Path) -> Path:
 def make_pictures(analysis: Analysis, args: argparse.Namespace) -> list[Picture]:
     """Return the pictures with most errors, with score maps where a detector is given."""
     files = find_image_files(args.images, analysis.image_ids)
-    ranked = rank_images(analysis, score_threshold=args.score)
+    ranked = rank_images(analysis, score_threshold=args.score_threshold)
     chosen = [
         (index, files[analysis.image_ids[index]])
         for index in ranked

@@ -3,14 +3,14 @@
 
 Examples:
     # the published single-scale training patches
-    python tools/split_dota.py --image-dirs datasets/DOTA/train/images datasets/DOTA/val/images \\
-        --label-dirs datasets/DOTA/train/labelTxt datasets/DOTA/val/labelTxt \\
-        --out datasets/DOTA_split/trainval
+    python tools/split_dota.py --images datasets/DOTA/train/images datasets/DOTA/val/images \\
+        --labels datasets/DOTA/train/labelTxt datasets/DOTA/val/labelTxt \\
+        --output datasets/DOTA_split/trainval
     # the test images, which have no labels
-    python tools/split_dota.py --image-dirs datasets/DOTA/test/images --no-labels \\
-        --out datasets/DOTA_split/test
+    python tools/split_dota.py --images datasets/DOTA/test/images --no-labels \\
+        --output datasets/DOTA_split/test
     # multi-scale: rates 0.5, 1.0 and 1.5 with gap 500
-    python tools/split_dota.py --multi-scale --image-dirs ... --label-dirs ... --out ...
+    python tools/split_dota.py --multi-scale --images ... --labels ... --output ...
 
 The same command goes on where an interrupted one stopped. --dry-run only counts.
 """
@@ -25,6 +25,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tcm_d2.cli.options import parse_options
 from tcm_d2.data.dota.classes import CLASS_LISTS, expand_class_names
 from tcm_d2.data.dota.labels import ON_ERROR_CHOICES
 from tcm_d2.data.dota.split import (
@@ -38,6 +39,9 @@ from tcm_d2.data.dota.split import (
 
 ANY_CLASS = "any"
 
+# Of earlier releases.
+_OLD_WORDS = {"--image-dirs": "--images", "--label-dirs": "--labels", "--out": "--output"}
+
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the parsed command line; exits with a message when it contradicts itself."""
@@ -45,10 +49,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--image-dirs", nargs="+", required=True, type=Path, metavar="DIR", help="image folders")
-    add("--label-dirs", nargs="+", type=Path, metavar="DIR", help="their labelTxt folders")
+    add("--images", nargs="+", required=True, type=Path, metavar="DIR", help="image folders")
+    add("--labels", nargs="+", type=Path, metavar="DIR", help="their labelTxt folders")
     add("--no-labels", action="store_true", help="the images have no labels (test split)")
-    add("--out", required=True, type=Path, metavar="DIR", help="new folder, or one to go on with")
+    add(
+        "--output", required=True, type=Path, metavar="DIR", help="new folder, or one to go on with"
+    )
     add("--multi-scale", action="store_true", help="rates 0.5 1.0 1.5 and gap 500")
     add("--size", type=int, metavar="PX", help=f"patch side ({SINGLE_SCALE.patch_size_px})")
     add("--gap", type=int, metavar="PX", help=f"overlap of patches ({SINGLE_SCALE.gap_px})")
@@ -101,13 +107,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
     add("--dry-run", action="store_true", help="count only, write nothing")
     add("--quiet", action="store_true", help="no progress bar")
-    args = parser.parse_args(arguments)
-    if args.no_labels == bool(args.label_dirs):
-        parser.error("give --label-dirs, or --no-labels for images without labels")
-    if args.label_dirs and len(args.label_dirs) != len(args.image_dirs):
+    args = parse_options(parser, arguments, old_words=_OLD_WORDS)
+    if args.no_labels == bool(args.labels):
+        parser.error("give --labels, or --no-labels for images without labels")
+    if args.labels and len(args.labels) != len(args.images):
         parser.error(
-            f"--label-dirs: expected {len(args.image_dirs)} folders, one for each of --image-dirs, "
-            f"got {len(args.label_dirs)}"
+            f"--labels: expected {len(args.images)} folders, one for each of --images, "
+            f"got {len(args.labels)}"
         )
     return args
 
@@ -154,11 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     args = parse_arguments(arguments)
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s")
-    label_dirs = args.label_dirs or [None] * len(args.image_dirs)
+    label_dirs = args.labels or [None] * len(args.images)
     try:
         summary = split_dataset(
-            [SplitSource(*pair) for pair in zip(args.image_dirs, label_dirs)],
-            args.out,
+            [SplitSource(*pair) for pair in zip(args.images, label_dirs)],
+            args.output,
             config=build_config(args),
             classes=None if args.classes == [ANY_CLASS] else expand_class_names(args.classes),
             num_workers=args.workers,

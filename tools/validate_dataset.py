@@ -2,13 +2,13 @@
 """Check a data set in DOTA's format before training on it.
 
     python tools/validate_dataset.py --root mine --classes ship plane
-    python tools/validate_dataset.py --image-dir IMAGES --label-dir LABELTXT --classes dota-v1.0 \\
-        --out output/check --num-pictures 12
+    python tools/validate_dataset.py --images IMAGES --labels LABELTXT --classes dota-v1.0 \\
+        --output output/check --num-pictures 12
 
 Looks for files that cannot be read or have no partner, class names that are unknown (with near
 matches), lines and quads that mean nothing, objects outside the image, written twice or too small,
-and scores the labels as if they were predictions, which must give 1.0. Prints a report; --out also
-writes report.txt, report.json and drawings of a sample. Exit status: 0 nothing wrong, 1 errors
+and scores the labels as if they were detections, which must give 1.0. Prints a report; --output
+also writes report.txt, report.json and drawings of a sample. Exit status: 0 nothing wrong, 1 errors
 (with --strict also warnings), 2 the check could not be done. Other formats:
 tools/convert_annotations.py.
 """
@@ -28,6 +28,7 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
+from tcm_d2.cli.options import parse_options
 from tcm_d2.data.dota.classes import CLASS_LISTS, expand_class_names
 from tcm_d2.data.dota.labels import DotaObject
 from tcm_d2.data.images import BadImageError, list_images, read_image
@@ -39,6 +40,9 @@ from tcm_d2.visualize.sheets import save_image
 
 SHOWN_PER_KIND = 5
 
+# Of earlier releases.
+_OLD_WORDS = {"--image-dir": "--images", "--label-dir": "--labels", "--out": "--output"}
+
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the parsed command line."""
@@ -47,28 +51,28 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--root", type=Path, metavar="DIR", help="holds images/ and labelTxt/")
-    add("--image-dir", type=Path, metavar="DIR", help="instead of --root, with --label-dir")
-    add("--label-dir", type=Path, metavar="DIR", help="DOTA label files")
+    add("--images", type=Path, metavar="DIR", help="instead of --root, with --labels")
+    add("--labels", type=Path, metavar="DIR", help="DOTA label files")
     add(
         "--classes",
         nargs="+",
         metavar="NAME",
         help=f"class names, or one of {', '.join(CLASS_LISTS)}; without it any name is allowed",
     )
-    add("--out", type=Path, metavar="DIR", help="for report.txt, report.json and pictures")
-    add("--num-pictures", type=int, default=8, metavar="N", help="images to draw into --out (8)")
+    add("--output", type=Path, metavar="DIR", help="for report.txt, report.json and pictures")
+    add("--num-pictures", type=int, default=8, metavar="N", help="images to draw into --output (8)")
     add("--seed", type=int, default=0, help="chooses the pictures")
     add("--no-decode", action="store_true", help="read the heads of the images only: faster")
     add("--strict", action="store_true", help="exit status 1 for warnings too")
     add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
     add("--quiet", action="store_true", help="no progress bar")
-    args = parser.parse_args(arguments)
-    if (args.root is None) == (args.image_dir is None) or (
-        (args.image_dir is None) != (args.label_dir is None)
+    args = parse_options(parser, arguments, old_words=_OLD_WORDS)
+    if (args.root is None) == (args.images is None) or (
+        (args.images is None) != (args.labels is None)
     ):
-        parser.error("give --root, or --image-dir and --label-dir")
+        parser.error("give --root, or --images and --labels")
     if args.root is not None:
-        args.image_dir, args.label_dir = args.root / "images", args.root / "labelTxt"
+        args.images, args.labels = args.root / "images", args.root / "labelTxt"
     if args.classes is not None:
         args.classes = expand_class_names(args.classes)
     return args
@@ -144,11 +148,11 @@ def draw_sample(
     args: argparse.Namespace, objects: dict[str, list[DotaObject]], class_names: Sequence[str]
 ) -> None:
     """Draw the objects of some images, those with the most kinds of objects among them first."""
-    images = list_images(args.image_dir)
+    images = list_images(args.images)
     drawable = [image_id for image_id in objects if image_id in images and objects[image_id]]
     order = np.random.default_rng(args.seed).permutation(len(drawable))
     index = {name: number for number, name in enumerate(class_names)}
-    folder = args.out / "pictures"
+    folder = args.output / "pictures"
     folder.mkdir(parents=True, exist_ok=True)
     for image_id in [drawable[number] for number in order[: args.num_pictures]]:
         try:
@@ -189,8 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     try:
         report = validate_dataset(
-            args.image_dir,
-            args.label_dir,
+            args.images,
+            args.labels,
             args.classes,
             decode_images=not args.no_decode,
             num_workers=args.workers,
@@ -201,8 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         class_names = args.classes or list(report.statistics["objects per class"])
         result = score_ground_truth(report.objects, class_names)
         text = describe(report, result)
-        if args.out is not None:
-            write_report(args.out, text, report, result)
+        if args.output is not None:
+            write_report(args.output, text, report, result)
             draw_sample(args, report.objects, class_names)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -2,10 +2,10 @@
 """Draw a data set's annotations, or what the loader really feeds after augmentation.
 
 Examples:
-    python tools/visualize_data.py --patch-dir datasets/DOTA_split/val --out output/pictures
+    python tools/visualize_data.py --patch-dir datasets/DOTA_split/val --output output/pictures
     python tools/visualize_data.py --patch-dir ... --source loader --config-file configs/x.yaml
-    python tools/visualize_data.py --image-dir IMAGES --label-dir LABELTXT --out output/pictures
-    python tools/visualize_data.py --dataset dota_v1_train --out output/pictures
+    python tools/visualize_data.py --images IMAGES --labels LABELTXT --output output/pictures
+    python tools/visualize_data.py --dataset dota_v1_train --output output/pictures
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.env import seed_all_rng
 
+from tcm_d2.cli.options import parse_options
 from tcm_d2.config import get_tcm_config, load_config
 from tcm_d2.data.annotations import NO_OBJECTS, objects_of
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
@@ -34,6 +35,9 @@ from tcm_d2.data.public_sets import register_public_sets
 from tcm_d2.structures.conversions import quads_to_boxes
 from tcm_d2.visualize.draw import draw_boxes
 
+# Of earlier releases.
+_OLD_WORDS = {"--image-dir": "--images", "--label-dir": "--labels", "--out": "--output"}
+
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the parsed command line."""
@@ -44,17 +48,23 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--dataset", help="a known name, e.g. dota_v1_train, hrsc2016_test")
     where.add_argument("--patch-dir", type=Path, metavar="DIR", help="made by split_dota.py")
-    where.add_argument("--image-dir", type=Path, metavar="DIR", help="whole images")
-    add("--label-dir", type=Path, metavar="DIR", help="labels of --image-dir")
+    where.add_argument("--images", type=Path, metavar="DIR", help="whole images")
+    add("--labels", type=Path, metavar="DIR", help="labels of --images")
     add("--classes", nargs="+", default=list(DOTA_V1_CLASSES), metavar="NAME", help="class names")
     add("--on-error", choices=ON_ERROR_CHOICES, default="raise", help="bad label lines")
     add("--source", choices=["annotations", "loader"], default="annotations", help="what to draw")
     add("--config-file", type=Path, metavar="YAML", help="augmentations of --source loader")
-    add("--out", type=Path, default=Path("output/pictures"), metavar="DIR", help="for the pictures")
+    add(
+        "--output",
+        type=Path,
+        default=Path("output/pictures"),
+        metavar="DIR",
+        help="for the pictures",
+    )
     add("--num", type=int, default=10, metavar="N", help="pictures to draw")
     add("--seed", type=int, default=0, help="chooses the pictures and the augmentations")
     add("--class-masks", action="store_true", help="shade the auxiliary target (--source loader)")
-    return parser.parse_args(arguments)
+    return parse_options(parser, arguments, old_words=_OLD_WORDS)
 
 
 def load_dicts(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str]]:
@@ -64,7 +74,7 @@ def load_dicts(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str
         return DatasetCatalog.get(args.dataset), MetadataCatalog.get(args.dataset).thing_classes
     if args.patch_dir:
         return load_dota_split(args.patch_dir, args.classes, on_error=args.on_error), args.classes
-    dicts = load_dota_images(args.image_dir, args.label_dir, args.classes, on_error=args.on_error)
+    dicts = load_dota_images(args.images, args.labels, args.classes, on_error=args.on_error)
     return dicts, args.classes
 
 
@@ -132,9 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             cfg.defrost()
             cfg.MODEL.ROTATED_HEAD.NUM_CLASSES = len(class_names)
             pictures = draw_loaded(chosen, class_names, cfg, shade_class_masks=args.class_masks)
-        args.out.mkdir(parents=True, exist_ok=True)
+        args.output.mkdir(parents=True, exist_ok=True)
         for name, picture in pictures:
-            path = args.out / f"{name}.png"
+            path = args.output / f"{name}.png"
             if not cv2.imwrite(str(path), picture[:, :, ::-1]):
                 raise OSError(f"{path}: could not be written")
             print(path)

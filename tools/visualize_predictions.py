@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Draw what a detector found, against the truth where there are labels, and what its prompts see.
 
-  tools/visualize_predictions.py --images DOTA/val/images --results output/x/inference/dota_v1_val
-  tools/visualize_predictions.py --images ... --results ... --labels DOTA/val/labelTxt
+  tools/visualize_predictions.py --images DOTA/val/images --detections out/inference/val
+  tools/visualize_predictions.py --images ... --detections ... --labels DOTA/val/labelTxt
   tools/visualize_predictions.py --images a.png b.png --score-maps \\
       --config-file configs/tcm_fcos.yaml --weights model_final.pth
 
@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tcm_d2.cli.options import parse_options
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import list_labels, read_label
 from tcm_d2.data.images import list_images, read_image
@@ -43,6 +44,14 @@ from tcm_d2.visualize import (
 
 TASK1_DIR = "Task1"
 
+# Of earlier releases.
+_OLD_WORDS = {
+    "--results": "--detections",
+    "--out": "--output",
+    "--iou": "--iou-threshold",
+    "--score": "--score-threshold",
+}
+
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the parsed command line."""
@@ -51,11 +60,21 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--images", nargs="+", required=True, type=Path, metavar="FILE_or_DIR")
-    add("--results", type=Path, metavar="DIR_or_ZIP", help="Task1 files")
+    add("--detections", type=Path, metavar="DIR_or_ZIP", help="Task1 files")
     add("--labels", type=Path, metavar="LABELTXT_DIR", help="<image id>.txt, to compare with")
     add("--classes", nargs="+", default=list(DOTA_V1_CLASSES), metavar="NAME")
-    add("--score", type=float, default=0.3, help="draw detections from this on (default: 0.3)")
-    add("--iou", type=float, default=0.5, help="a hit needs an IoU above this (default: 0.5)")
+    add(
+        "--score-threshold",
+        type=float,
+        default=0.3,
+        help="draw detections from this on (default: 0.3)",
+    )
+    add(
+        "--iou-threshold",
+        type=float,
+        default=0.5,
+        help="a hit needs an IoU above this (default: 0.5)",
+    )
     add("--headings", action="store_true", help="mark the direction of each box's width")
     add("--score-maps", action="store_true", help="a sheet of TCM's score maps")
     add("--map-classes", nargs="+", metavar="NAME", help="only these, in this order")
@@ -63,14 +82,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--config-file", type=Path, metavar="FILE", help="of the detector, for score maps")
     add("--weights", metavar="FILE", help="of the detector, for score maps")
     add("--device", metavar="NAME", help="of the detector (default: CUDA where there is one)")
-    add("--out", type=Path, default=Path("output/pictures"), metavar="DIR")
+    add("--output", type=Path, default=Path("output/pictures"), metavar="DIR")
     add("--num", type=int, default=0, metavar="N", help="the first N images (default: all)")
     add("opts", nargs="*", metavar="OVERRIDE", help="of --config-file, after --")
-    args = parser.parse_args(arguments)
+    args = parse_options(parser, arguments, old_words=_OLD_WORDS)
     if args.score_maps and not (args.config_file and args.weights):
         parser.error("--score-maps needs --config-file and --weights")
-    if not args.score_maps and args.results is None:
-        parser.error("nothing to draw: give --results, or --score-maps with a detector")
+    if not args.score_maps and args.detections is None:
+        parser.error("nothing to draw: give --detections, or --score-maps with a detector")
     return args
 
 
@@ -97,7 +116,7 @@ class Results:
         rows = read_task1(inner if inner.is_dir() else path)
         unknown = sorted(set(rows) - set(classes))
         if unknown:
-            raise ValueError(f"--results: classes not in --classes: {', '.join(unknown)}")
+            raise ValueError(f"--detections: classes not in --classes: {', '.join(unknown)}")
         self._rows: list[tuple[int, ClassDetections, np.ndarray]] = [
             (index, rows[name], np.array(rows[name].image_ids, dtype=str))
             for index, name in enumerate(classes)
@@ -120,7 +139,7 @@ def draw(
     image: np.ndarray, image_id: str, results: Results, args: argparse.Namespace
 ) -> np.ndarray:
     """Return the image with detections, compared with its labels where there are any."""
-    boxes, labels, scores = results.of(image_id, args.score)
+    boxes, labels, scores = results.of(image_id, args.score_threshold)
     if args.labels is None:
         return draw_boxes(
             image,
@@ -142,8 +161,8 @@ def draw(
         scores,
         class_names=args.classes,
         gt_difficult=[o.difficult != 0 for o in objects],
-        iou_threshold=args.iou,
-        score_threshold=args.score,
+        iou_threshold=args.iou_threshold,
+        score_threshold=args.score_threshold,
         headings=args.headings,
     )
 
@@ -159,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             files = {image_id: path for image_id, path in files.items() if image_id in known}
             if not files:
                 raise FileNotFoundError(f"--labels: {args.labels} has no label of these images")
-        results = None if args.results is None else Results(args.results, args.classes)
+        results = None if args.detections is None else Results(args.detections, args.classes)
         detector = chosen = None
         if args.score_maps:
             detector = build_pretrained(
@@ -174,8 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             image = read_image(path, channel_order="RGB")
             picture = None if results is None else draw(image, image_id, results, args)
             if picture is not None:
-                save_image(args.out / f"{image_id}.png", picture)
-                print(args.out / f"{image_id}.png")
+                save_image(args.output / f"{image_id}.png", picture)
+                print(args.output / f"{image_id}.png")
             if detector is None:
                 continue
             shown = to_model_image(
@@ -185,8 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sheet = draw_class_score_maps(
                 image, maps, args.classes, classes=chosen, picture=picture
             )
-            save_image(args.out / f"{image_id}_score_maps.jpg", sheet)
-            print(args.out / f"{image_id}_score_maps.jpg")
+            save_image(args.output / f"{image_id}_score_maps.jpg", sheet)
+            print(args.output / f"{image_id}_score_maps.jpg")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -72,7 +72,7 @@ def test_names_are_converted(
     suffix: str,
 ) -> None:
     output = tmp_path / "out" / f"ours{suffix}"
-    assert tool.main(["--input", str(checkpoint), "--output", str(output)]) == 0
+    assert tool.main(["--weights", str(checkpoint), "--output", str(output)]) == 0
     printed = capsys.readouterr().out
     for text in (
         "a TCM detector in mmrotate's names",
@@ -108,7 +108,7 @@ def test_what_is_known_of_the_source_is_written(
     tool: ModuleType, checkpoint: Path, tmp_path: Path, suffix: str
 ) -> None:
     output = tmp_path / f"ours{suffix}"
-    assert tool.main(["--input", str(checkpoint), "--output", str(output)]) == 0
+    assert tool.main(["--weights", str(checkpoint), "--output", str(output)]) == 0
     if suffix == ".pth":
         metadata = torch.load(output, weights_only=True)["metadata"]
     else:
@@ -123,7 +123,7 @@ def test_with_a_configuration_tensors_get_its_shapes(
     tool: ModuleType, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "ours.pth"
-    arguments = ["--input", str(checkpoint), "--output", str(output), *CONFIG, *SMALL]
+    arguments = ["--weights", str(checkpoint), "--output", str(output), *CONFIG, *SMALL]
     assert tool.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "attention_pool.positional_embedding (50, 256) -> (65, 256), grid resized" in printed
@@ -137,7 +137,9 @@ def test_clip_is_converted(tool: ModuleType, tmp_path: Path) -> None:
     clip = {"visual.layer1.0.conv1.weight": torch.ones(8, 8, 1, 1), "logit_scale": torch.ones(())}
     save_file(clip, tmp_path / "clip.safetensors")
     output = tmp_path / "ours.safetensors"
-    assert tool.main(["--input", str(tmp_path / "clip.safetensors"), "--output", str(output)]) == 0
+    assert (
+        tool.main(["--weights", str(tmp_path / "clip.safetensors"), "--output", str(output)]) == 0
+    )
     assert set(load_file(output)) == {"backbone.layer1.0.conv1.weight"}
 
 
@@ -145,10 +147,10 @@ def test_inspect_writes_nothing(
     tool: ModuleType, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(tmp_path.iterdir())
-    assert tool.main(["--input", str(checkpoint), "--inspect"]) == 0
+    assert tool.main(["--weights", str(checkpoint), "--inspect"]) == 0
     printed = capsys.readouterr().out
     assert "9 tensors" in printed and "float16, float32" in printed and "loaded" not in printed
-    assert tool.main(["--input", str(checkpoint), "--inspect", *CONFIG, *SMALL]) == 0
+    assert tool.main(["--weights", str(checkpoint), "--inspect", *CONFIG, *SMALL]) == 0
     assert "loaded" in capsys.readouterr().out
     assert sorted(tmp_path.iterdir()) == before
 
@@ -158,7 +160,7 @@ def test_inspect_describes_what_cannot_be_converted(
 ) -> None:
     path = tmp_path / "r50.pth"
     torch.save({"layer1.0.conv1.weight": torch.ones(1), "fc.weight": torch.ones(1)}, path)
-    assert tool.main(["--input", str(path), "--inspect"]) == 0
+    assert tool.main(["--weights", str(path), "--inspect"]) == 0
     assert "an image ResNet, not CLIP" in capsys.readouterr().out
 
 
@@ -189,7 +191,7 @@ def test_bad_input_is_answered_in_one_line(
 ) -> None:
     make(tmp_path / "w.pth")
     output = tmp_path / "ours.pth"
-    assert tool.main(["--input", str(tmp_path / "w.pth"), "--output", str(output), *more]) == 1
+    assert tool.main(["--weights", str(tmp_path / "w.pth"), "--output", str(output), *more]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
     assert not output.exists()
@@ -201,7 +203,7 @@ def test_attack_is_refused(
     marker = tmp_path / "executed"
     torch.save({"state_dict": mmrotate_state(), "meta": RunsCommand(marker)}, tmp_path / "w.pth")
     output = tmp_path / "ours.pth"
-    assert tool.main(["--input", str(tmp_path / "w.pth"), "--output", str(output)]) == 1
+    assert tool.main(["--weights", str(tmp_path / "w.pth"), "--output", str(output)]) == 1
     assert "refused, because reading it would run code" in capsys.readouterr().err
     assert not marker.exists() and not output.exists()
 
@@ -216,10 +218,10 @@ def test_outputs_that_are_refused_before_reading(
         (checkpoint, "is the input"),
         (old, "exists; --overwrite replaces it"),
     ):
-        assert tool.main(["--input", str(checkpoint), "--output", str(output)]) == 1
+        assert tool.main(["--weights", str(checkpoint), "--output", str(output)]) == 1
         assert message in capsys.readouterr().err
     assert old.read_bytes() == b"old"
-    assert tool.main(["--input", str(checkpoint), "--output", str(old), "--overwrite"]) == 0
+    assert tool.main(["--weights", str(checkpoint), "--output", str(old), "--overwrite"]) == 0
     assert "tcm.context" in read_weight_file(old).tensors
 
 
@@ -230,14 +232,14 @@ def test_contradicting_arguments(
     tool: ModuleType, capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        tool.main(["--input", "w.pth", *more])
+        tool.main(["--weights", "w.pth", *more])
     assert stopped.value.code == 2
     assert "expected either" in (error := capsys.readouterr().err) or "overrides need" in error
 
 
 def test_runs_as_a_script(checkpoint: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--input", str(checkpoint), "--output", "ours.pth"],
+        [sys.executable, str(SCRIPT), "--weights", str(checkpoint), "--output", "ours.pth"],
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -171,7 +171,7 @@ def test_command_line(
 ) -> None:
     out = tmp_path / "out"
     options = ["--score-threshold", LOW, "--device", "cpu", "--picture-format", "jpg"]
-    arguments = ["--weights", run_dir, "--input", pictures, "--output", out, *options]
+    arguments = ["--weights", run_dir, "--images", pictures, "--output", out, *options]
     assert demo.run(demo.parse_args(list(map(str, arguments)))) == 1
     printed = capsys.readouterr()
     assert "3 files, 2 classes, on cpu; windows of 64 px, 16 px overlap" in printed.out
@@ -186,7 +186,7 @@ def test_without_weights_the_shipped_detector_is_taken(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     example = Path(__file__).resolve().parents[2] / "docs/example.jpg"
-    arguments = ["demo.py", "--input", str(example), "--output", str(tmp_path), "--device", "cpu"]
+    arguments = ["demo.py", "--images", str(example), "--output", str(tmp_path), "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as stop:
         demo.main()
@@ -204,7 +204,7 @@ def test_killed_run_goes_on(
     cv2.imwrite(str(scene), noise_image(600, 600))
 
     def arguments(out: Path) -> list[str]:
-        command = ["--weights", run_dir, "--input", scene, "--output", out, "--device", "cpu"]
+        command = ["--weights", run_dir, "--images", scene, "--output", out, "--device", "cpu"]
         command += ["--score-threshold", LOW, "--picture-format", "none", "--quiet"]
         return list(map(str, command))
 

@@ -43,7 +43,7 @@ def task(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def arguments(task: tuple[Path, Path], *more: str) -> list[str]:
-    return ["--detections", str(task[0]), "--annotations", str(task[1]), *more]
+    return ["--detections", str(task[0]), "--labels", str(task[1]), *more]
 
 
 def test_runs_as_a_script(task: tuple[Path, Path], tmp_path: Path) -> None:
@@ -87,7 +87,9 @@ def test_options_reach_the_score(
     assert tool.main(arguments(task, *more)) == 1
     error = capsys.readouterr().err
     assert "1 detections of 1 unknown images: P2" in error
-    assert tool.main(arguments(task, *more, "--allow-unknown-images", "--iou", "0.75")) == 0
+    assert (
+        tool.main(arguments(task, *more, "--allow-unknown-images", "--iou-threshold", "0.75")) == 0
+    )
     content = json.loads(out.read_text())
     assert list(content["classes"]) == ["plane"] and content["num_images"] == 1
     assert content["mean_ap"] == pytest.approx(1.0) and content["iou_threshold"] == 0.75
@@ -99,7 +101,7 @@ def test_analysis_and_protocols_reach_the_files(
     tool: ModuleType, task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "analysis"
-    more = ["--output-dir", str(out), "--no-pictures", "--size-edges", "0", "20", "inf"]
+    more = ["--output", str(out), "--no-pictures", "--size-edges", "0", "20", "inf"]
     assert tool.main(arguments(task, *more, "--protocol", "mmrotate")) == 0
     assert (
         "Task 1, mmrotate's rules, IoU >= 0.5, 11point, difficult: count" in capsys.readouterr().out
@@ -130,7 +132,7 @@ def test_bad_input_is_an_error_without_traceback(
     cases = [
         ((tmp_path / "absent", task[1]), [], "expected a folder or a zip"),
         ((task[0], tmp_path / "absent"), [], "expected a folder with DOTA label files"),
-        (task, ["--iou", "1.0"], "iou_threshold: expected a number in [0, 1)"),
+        (task, ["--iou-threshold", "1.0"], "iou_threshold: expected a number in [0, 1)"),
         (task, ["--image-list", str(tmp_path / "absent")], "absent"),
     ]
     for source, more, message in cases:

@@ -45,7 +45,7 @@ def test_rows_are_merged_and_packed(
     tool: ModuleType, patches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert tool.main(["--detections", str(patches), "--output-dir", str(out)]) == 0
+    assert tool.main(["--detections", str(patches), "--output", str(out)]) == 0
     assert "3 rows on patches -> 2 rows on 1 images" in capsys.readouterr().out
     for source in (out / "Task1", out / "Task1.zip"):
         rows = read_task1(source)
@@ -57,8 +57,8 @@ def test_rows_are_merged_and_packed(
 
 def test_names_can_be_read_as_rates(tool: ModuleType, patches: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    more = ["--patch-names", "rate", "--nms-iou", "0.3"]
-    assert tool.main(["--detections", str(patches), "--output-dir", str(out), *more]) == 0
+    more = ["--patch-names", "rate", "--iou-threshold", "0.3"]
+    assert tool.main(["--detections", str(patches), "--output", str(out), *more]) == 0
     assert read_task1(out / "Task1")["ship"].quads.max() < 2.0
 
 
@@ -67,7 +67,7 @@ def test_lint_warns_about_unknown_images(
 ) -> None:
     (tmp_path / "list.txt").write_text("P2\n")
     more = ["--image-list", str(tmp_path / "list.txt")]
-    arguments = ["--detections", str(patches), "--output-dir", str(tmp_path / "out"), *more]
+    arguments = ["--detections", str(patches), "--output", str(tmp_path / "out"), *more]
     assert tool.main(arguments) == 0
     assert "unknown-image" in caplog.text
 
@@ -75,7 +75,7 @@ def test_lint_warns_about_unknown_images(
 def test_strict_lint_is_an_error(tool: ModuleType, patches: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("P2\n")
     more = ["--image-list", str(tmp_path / "list.txt"), "--strict"]
-    arguments = ["--detections", str(patches), "--output-dir", str(tmp_path / "out"), *more]
+    arguments = ["--detections", str(patches), "--output", str(tmp_path / "out"), *more]
     assert tool.main(arguments) == 1
     assert (tmp_path / "out" / "Task1.zip").is_file()
 
@@ -99,7 +99,7 @@ def test_predictions_of_an_evaluation_and_task_2(
             ),
         ),
     )
-    arguments = ["--detections", str(source), "--output-dir", str(out), "--task", "2"]
+    arguments = ["--detections", str(source), "--output", str(out), "--task", "2"]
     assert tool.main([*arguments, "--classes", "plane", "ship"]) == 0
     assert "2 rows on patches -> 1 rows on 1 images" in capsys.readouterr().out
     text = (out / "Task2" / "Task2_ship.txt").read_text()
@@ -113,19 +113,19 @@ def test_lint_tool_prints_file_line_and_advice(
 ) -> None:
     lint = load_tool("lint_submission")
     (tmp_path / "Task1_ship.txt").write_text("P1__1__0___0 0.6 900 0 940 0 940 20 900 20\n")
-    arguments = ["--results", str(tmp_path), "--classes", "ship"]
+    arguments = ["--detections", str(tmp_path), "--classes", "ship"]
     assert lint.main(arguments) == 1
     printed = capsys.readouterr().out
     assert "Task1_ship.txt:1: patch-name: " in printed and "merge them first" in printed
     (tmp_path / "Task1_ship.txt").write_text("P1 0.6 900 0 940 0 940 20 900 20\n")
     assert lint.main(arguments) == 0
-    assert lint.main(["--results", str(tmp_path / "absent")]) == 2
+    assert lint.main(["--detections", str(tmp_path / "absent")]) == 2
 
 
 def test_image_names_are_refused(
     tool: ModuleType, patches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (patches / "Task1_ship.txt").write_text("P1 0.6 900 0 940 0 940 20 900 20\n")
-    assert tool.main(["--detections", str(patches), "--output-dir", str(tmp_path / "out")]) == 1
+    assert tool.main(["--detections", str(patches), "--output", str(tmp_path / "out")]) == 1
     assert "results already named by image need no merging" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

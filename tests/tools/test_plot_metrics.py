@@ -36,7 +36,7 @@ def test_two_runs_make_one_picture(tool: ModuleType, tmp_path: Path) -> None:
     first = write_run(tmp_path / "a", [(i, 2.0 / (i + 1)) for i in range(60)])
     second = write_run(tmp_path / "b", [(i, 1.0) for i in range(60)])
     out = tmp_path / "new" / "curves.png"
-    assert tool.main([str(first), f"other={second}", "--out", str(out)]) == 0
+    assert tool.main([str(first), f"other={second}", "--output", str(out)]) == 0
     picture = cv2.imread(str(out))
     blue, vermilion = (np.abs(picture[..., ::-1].astype(int) - c).max(2) < 30 for c in
                        ((0, 114, 178), (213, 94, 0)))  # fmt: skip
@@ -76,5 +76,5 @@ def test_what_cannot_be_drawn_is_said(
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "a", [(0, 1.0)])
     write_run(tmp_path / "empty", [])
-    assert tool.main([*arguments, "--out", str(tmp_path / "x.png")]) == 1
+    assert tool.main([*arguments, "--output", str(tmp_path / "x.png")]) == 1
     assert message in capsys.readouterr().err

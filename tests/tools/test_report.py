@@ -28,7 +28,7 @@ def tool() -> ModuleType:
 
 
 def arguments(folder: Path, *more: object) -> list[str]:
-    given = ["--results", folder / "results", "--labels", folder / "labelTxt", "--out"]
+    given = ["--detections", folder / "results", "--labels", folder / "labelTxt", "--output"]
     given += [folder / "out" / "report.html", *more, "--classes", *NAMES]
     return [str(argument) for argument in given]
 
@@ -70,16 +70,19 @@ def test_a_run_says_classes_and_rules_itself(tool: ModuleType, tmp_path: Path) -
     run = write_run(tmp_path)
     args = tool.parse_arguments(["--run", str(run), "--labels", str(tmp_path / "labelTxt")])
     tool.complete_from_run(args)
-    assert args.classes == NAMES and (args.metric, args.iou) == ("area", 0.6)
-    given = ["--run", str(run), "--labels", str(tmp_path / "labelTxt"), "--iou", "0.5"]
-    assert tool.main([*given, "--out", str(tmp_path / "out" / "report.html")]) == 0
+    assert args.classes == NAMES and (args.metric, args.iou_threshold) == ("area", 0.6)
+    given = ["--run", str(run), "--labels", str(tmp_path / "labelTxt"), "--iou-threshold", "0.5"]
+    assert tool.main([*given, "--output", str(tmp_path / "out" / "report.html")]) == 0
     assert data_of(tmp_path)["title"] == "Report on results"
 
 
 def test_results_and_their_defaults_stay(tool: ModuleType) -> None:
-    args = tool.parse_arguments(["--results", "somewhere", "--labels", "labelTxt"])
+    args = tool.parse_arguments(["--detections", "somewhere", "--labels", "labelTxt"])
     tool.complete_from_run(args)
-    assert args.classes == list(DOTA_V1_CLASSES) and (args.metric, args.iou) == ("11point", 0.5)
+    assert args.classes == list(DOTA_V1_CLASSES) and (args.metric, args.iou_threshold) == (
+        "11point",
+        0.5,
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,7 @@ def test_another_json_is_refused(
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("--results", "Task1"), ("--labels", "label folder"), ("--images", "folder")],
+    [("--detections", "Task1"), ("--labels", "label folder"), ("--images", "folder")],
 )
 def test_missing_folders_get_one_sentence(
     tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str

@@ -37,7 +37,7 @@ def _write_scene(root: Path, num_images: int, size_px: int) -> list[object]:
         assert cv2.imwrite(str(root / "images" / f"P{index:04d}.png"), image)
         line = f"{index + 1} 5 60 5 60 40 {index + 1} 40 ship 0\n"
         (root / "labelTxt" / f"P{index:04d}.txt").write_text(line)
-    return ["--image-dirs", root / "images", "--label-dirs", root / "labelTxt"]
+    return ["--images", root / "images", "--labels", root / "labelTxt"]
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
@@ -46,7 +46,7 @@ def _tree(folder: Path) -> dict[str, bytes]:
 
 def test_splits_counts_and_goes_on(tmp_path: Path) -> None:
     source = _write_scene(tmp_path / "source", 3, 150)
-    options = ["--size", 100, "--gap", 20, "--out", tmp_path / "out", "--workers", 1]
+    options = ["--size", 100, "--gap", 20, "--output", tmp_path / "out", "--workers", 1]
     planned = _run(*source, *options, "--dry-run")
     assert planned.returncode == 0, planned.stderr
     assert "would make 12 patches of 3 images" in planned.stdout
@@ -62,9 +62,9 @@ def test_splits_counts_and_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give --label-dirs, or --no-labels"),
-        (["--label-dirs", "a", "b"], "expected 1 folders, one for each of --image-dirs, got 2"),
-        (["--no-labels", "--label-dirs", "a"], "give --label-dirs, or --no-labels"),
+        ([], "give --labels, or --no-labels"),
+        (["--labels", "a", "b"], "expected 1 folders, one for each of --images, got 2"),
+        (["--no-labels", "--labels", "a"], "give --labels, or --no-labels"),
         (["--no-labels", "--gap", "2000"], "gap_px: expected 0 <= gap < patch size 1024, got 2000"),
         (["--no-labels"], "image folder nowhere: expected a folder with images"),
     ],
@@ -72,7 +72,7 @@ def test_splits_counts_and_goes_on(tmp_path: Path) -> None:
 def test_wrong_command_lines_get_one_sentence(
     tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    result = _run("--image-dirs", "nowhere", "--out", tmp_path / "out", *arguments)
+    result = _run("--images", "nowhere", "--output", tmp_path / "out", *arguments)
     assert result.returncode != 0
     assert message in result.stderr
     assert "Traceback" not in result.stderr
@@ -83,9 +83,9 @@ def test_killed_split_goes_on_with_the_same_command(tmp_path: Path) -> None:
     source = _write_scene(tmp_path / "source", 24, 700)
     options = ["--size", 200, "--gap", 20, "--workers", 2, "--quiet"]
     whole, out = tmp_path / "whole", tmp_path / "out"
-    assert _run(*source, *options, "--out", whole).returncode == 0
+    assert _run(*source, *options, "--output", whole).returncode == 0
     process = subprocess.Popen(
-        _command(*source, *options, "--out", out),
+        _command(*source, *options, "--output", out),
         env={**os.environ, "PYTHONPATH": str(REPO_DIR)},
         start_new_session=True,
         stderr=subprocess.DEVNULL,
@@ -99,7 +99,7 @@ def test_killed_split_goes_on_with_the_same_command(tmp_path: Path) -> None:
     process.wait()
     if (out / "manifest.jsonl").exists():
         pytest.skip("the split was done before it could be killed")
-    result = _run(*source, *options, "--out", out)
+    result = _run(*source, *options, "--output", out)
     assert result.returncode == 0, result.stderr
     resumed = int(result.stdout.split("(")[1].split()[0])
     assert 0 < resumed < 24
@@ -111,7 +111,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     source = _write_scene(tmp_path / "source", 3, 64)
     (tmp_path / "source" / "labelTxt" / "P0001.txt").write_text("1 2 3 4 5 6 7 ship 0\n")
     (tmp_path / "source" / "images" / "P0002.png").write_bytes(b"\x89PNG")
-    options = ["--out", tmp_path / "out", "--quiet", "--workers", 2]
+    options = ["--output", tmp_path / "out", "--quiet", "--workers", 2]
     result = _run(*source, *options)
     assert result.returncode == 1
     assert "P0001.txt:1: expected 8 numbers" in result.stderr or "P0002.png" in result.stderr

@@ -56,7 +56,7 @@ def check(
 
 
 def test_a_good_data_set_passes(check: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
-    status, text = check(GOOD, "--strict", "--out", str(tmp_path / "out"))
+    status, text = check(GOOD, "--strict", "--output", str(tmp_path / "out"))
     assert status == 0
     assert "1 images, 0 of them without objects; 3 objects, 1 of them difficult" in text
     assert "nothing found that is wrong" in text

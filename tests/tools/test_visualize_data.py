@@ -41,8 +41,8 @@ def root(tmp_path: Path) -> Path:
 def test_draws_what_is_annotated_and_what_is_loaded(
     tool: ModuleType, root: Path, source: str, file_name: str
 ) -> None:
-    arguments = ["--image-dir", root / "images", "--label-dir", root / "labelTxt"]
-    arguments += ["--out", root / "pictures", "--source", source, "--class-masks"]
+    arguments = ["--images", root / "images", "--labels", root / "labelTxt"]
+    arguments += ["--output", root / "pictures", "--source", source, "--class-masks"]
     assert tool.main([str(argument) for argument in arguments]) == 0
     picture = cv2.imread(str(root / "pictures" / file_name))
     assert picture.shape == (96, 128, 3)

@@ -34,8 +34,8 @@ def has_color(path: Path, color: tuple[int, int, int]) -> bool:
 
 
 def run(tool: ModuleType, folder: Path, *more: object) -> int:
-    given = ["--images", folder / "images", "--results", folder / "results"]
-    given += ["--out", folder / "pictures", *more, "--classes", *NAMES]
+    given = ["--images", folder / "images", "--detections", folder / "results"]
+    given += ["--output", folder / "pictures", *more, "--classes", *NAMES]
     return tool.main([str(argument) for argument in given])
 
 
@@ -57,14 +57,14 @@ def test_score_maps(tool: ModuleType, tmp_path: Path) -> None:
     torch.save({"model": model.state_dict()}, tmp_path / "w.pth")
     arguments = ["--images", folder / "images" / "P1.png", "--score-maps", "--map-classes", "ship"]
     arguments += ["--config-file", tmp_path / "small.yaml", "--weights", tmp_path / "w.pth"]
-    arguments += ["--out", tmp_path / "pictures", "--classes", "plane", "ship"]
+    arguments += ["--output", tmp_path / "pictures", "--classes", "plane", "ship"]
     assert tool.main([str(argument) for argument in arguments]) == 0
     (sheet,) = (tmp_path / "pictures").iterdir()
     assert sheet.name == "P1_score_maps.jpg"
     assert cv2.imread(str(sheet)).shape[1] == 2 * 406 + 6
 
 
-@pytest.mark.parametrize("name", ["--images", "--results", "--labels"])
+@pytest.mark.parametrize("name", ["--images", "--detections", "--labels"])
 def test_missing_files_get_one_sentence(
     tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:

@@ -292,7 +292,7 @@ def _missing_split(patch_dir: Path, missing: str) -> str:
     return (
         f"{patch_dir}: expected a split data set ({IMAGE_FOLDER}/, {LABEL_FOLDER}/, "
         f"{MANIFEST_NAME}), found no {missing}; make it with: python tools/split_dota.py "
-        f"--image-dirs IMAGES --label-dirs LABELS --out {patch_dir} (datasets/README.md shows the "
+        f"--images IMAGES --labels LABELS --output {patch_dir} (datasets/README.md shows the "
         "whole tree; the environment variable DETECTRON2_DATASETS says where it starts)"
     )
 

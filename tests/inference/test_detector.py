@@ -151,7 +151,7 @@ def test_python_configuration_and_its_copy(tmp_path: Path) -> None:
     )
     # The copy is data, not a program: what it may call is fixed.
     text = plan.text.replace(
-        "tcm_d2.modeling.clip.text.format_prompts", "tcm_d2.modeling.clip.weights.os.system"
+        "tcm_d2.modeling.class_text.ClassTextConfig", "tcm_d2.modeling.clip.weights.os.system"
     )
     (tmp_path / plan.text_name).write_text(text)
     with pytest.raises(ValueError, match=r"refused, because its model would call .*os\.system"):

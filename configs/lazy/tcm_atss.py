@@ -5,6 +5,7 @@ from detectron2.config import LazyCall as L
 from tcm_d2.modeling.dense.anchor_assigners import ATSSAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator
 from tcm_d2.modeling.heads.atss import RotatedATSSHead
+from tcm_d2.modeling.losses import RotatedIoULoss
 
 from .common.data import dataloader
 from .common.model import model
@@ -26,8 +27,7 @@ model.head = L(RotatedATSSHead)(
     assigner=L(ATSSAssigner)(topk=9, iou_rounding="exact"),
     focal_loss_gamma=2.0,
     focal_loss_alpha=0.25,
-    box_loss_mode="linear",
-    box_loss_weight=2.0,
+    box_loss=L(RotatedIoULoss)(mode="linear", weight=2.0),
     score_threshold=0.05,
     topk_candidates=2000,
     nms_threshold=0.1,

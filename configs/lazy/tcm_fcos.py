@@ -4,6 +4,7 @@ from detectron2.config import LazyCall as L
 
 from tcm_d2.modeling.dense.point_assigner import FCOSAssigner
 from tcm_d2.modeling.heads.fcos import RotatedFCOSHead
+from tcm_d2.modeling.losses import RotatedIoULoss
 
 from .common.data import dataloader
 from .common.model import model
@@ -28,8 +29,7 @@ model.head = L(RotatedFCOSHead)(
     ),
     focal_loss_gamma=2.0,
     focal_loss_alpha=0.25,
-    box_loss_mode="log",
-    box_loss_weight=1.0,
+    box_loss=L(RotatedIoULoss)(mode="log", weight=1.0),
     score_threshold=0.05,
     topk_candidates=2000,
     nms_threshold=0.1,

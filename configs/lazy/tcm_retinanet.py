@@ -5,6 +5,7 @@ from detectron2.config import LazyCall as L
 from tcm_d2.modeling.dense.anchor_assigners import MaxIoUAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator
 from tcm_d2.modeling.heads.retinanet import RotatedRetinaNetHead
+from tcm_d2.modeling.losses import L1Loss
 
 from .common.data import dataloader
 from .common.model import model
@@ -31,7 +32,7 @@ model.head = L(RotatedRetinaNetHead)(
     ),
     focal_loss_gamma=2.0,
     focal_loss_alpha=0.25,
-    box_loss_weight=1.0,
+    box_loss=L(L1Loss)(weight=1.0),
     score_threshold=0.05,
     topk_candidates=2000,
     nms_threshold=0.1,

@@ -132,8 +132,9 @@ def _add_head_keys(cfg: CfgNode) -> None:
     cfg.MODEL.ROTATED_HEAD.PRIOR_PROB = 0.01
     cfg.MODEL.ROTATED_HEAD.FOCAL_LOSS_GAMMA = 2.0
     cfg.MODEL.ROTATED_HEAD.FOCAL_LOSS_ALPHA = 0.25
-    # "log", "linear" or "square" of the rotated IoU, and its weight.
-    cfg.MODEL.ROTATED_HEAD.BOX_LOSS_MODE = "log"
+    # Registered name of the boxes' loss ("": the head's own, see modeling/losses), and its weight.
+    # Its settings are below MODEL.BOX_LOSS.<name>.
+    cfg.MODEL.ROTATED_HEAD.BOX_LOSS = ""
     cfg.MODEL.ROTATED_HEAD.BOX_LOSS_WEIGHT = 1.0
     # Candidates per level, score threshold before centre-ness, IoU above which NMS suppresses,
     # boxes kept per image.

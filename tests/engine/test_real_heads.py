@@ -126,7 +126,7 @@ def test_geometry_is_in_float32_under_autocast(
 ) -> None:
     """Coders, IoU, its loss and NMS, in training and prediction; towers stay in half."""
     from tcm_d2.modeling.dense import anchor_assigners, decode, delta_coder, point_coder
-    from tcm_d2.modeling.heads import atss, fcos, retinanet
+    from tcm_d2.modeling.heads import atss, dense_head, fcos, retinanet
     from tcm_d2.modeling.losses import L1Loss, RotatedIoULoss, iou
 
     model = _model(tmp_path, architecture)
@@ -138,7 +138,7 @@ def test_geometry_is_in_float32_under_autocast(
     for loss in (RotatedIoULoss, L1Loss):
         dtypes.watch(monkeypatch, loss, "__call__")
     dtypes.watch(monkeypatch, decode, "batched_nms_rotated")
-    for module in (anchor_assigners, fcos, atss, retinanet):
+    for module in (anchor_assigners, dense_head, fcos, atss, retinanet):
         for name in ("box_iou_rotated", "focal_loss_sum"):
             if hasattr(module, name):
                 dtypes.watch(monkeypatch, module, name)

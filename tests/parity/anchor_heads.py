@@ -13,6 +13,7 @@ from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
 from tcm_d2.modeling.dense.point_assigner import Assignment
 from tcm_d2.modeling.heads.atss import RotatedATSSHead
 from tcm_d2.modeling.heads.retinanet import RotatedRetinaNetHead
+from tcm_d2.modeling.losses import L1Loss, RotatedIoULoss
 from tcm_d2.structures.conversions import le90_to_boxes
 from tests.conftest import DATA_DIR, REPO_DIR
 from tests.parity.golden import Golden, check_selection, relative_error, unmatched_detections
@@ -101,11 +102,10 @@ def make_head(kind: HeadKind, golden: Golden) -> RotatedATSSHead | RotatedRetina
         head = RotatedATSSHead(
             **common,
             norm="GN",
-            box_loss_mode="linear",
-            box_loss_weight=2.0,
+            box_loss=RotatedIoULoss(mode="linear", weight=2.0),
         )
     else:
-        head = RotatedRetinaNetHead(**common, norm="", box_loss_weight=1.0)
+        head = RotatedRetinaNetHead(**common, norm="", box_loss=L1Loss(weight=1.0))
     weights = {convert_head_name(n, FOREIGN_NAMES[kind]): v for n, v in golden.below("sd").items()}
     head.load_state_dict(weights, strict=True)
     return head

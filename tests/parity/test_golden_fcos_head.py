@@ -10,6 +10,7 @@ from tcm_d2.modeling.dense.anchors import make_point_grid
 from tcm_d2.modeling.dense.point_assigner import FCOSAssigner
 from tcm_d2.modeling.dense.point_coder import DistanceAnglePointCoder
 from tcm_d2.modeling.heads.fcos import FCOSOutput, RotatedFCOSHead
+from tcm_d2.modeling.losses import RotatedIoULoss
 from tcm_d2.modeling.losses.centerness import centerness_targets
 from tcm_d2.structures.angles import canonicalize_boxes
 from tcm_d2.structures.conversions import boxes_to_le90, boxes_to_quads
@@ -40,8 +41,7 @@ def make_head(golden: Golden) -> RotatedFCOSHead:
         assigner=make_assigner(),
         focal_loss_gamma=2.0,
         focal_loss_alpha=0.25,
-        box_loss_mode="log",
-        box_loss_weight=1.0,
+        box_loss=RotatedIoULoss(mode="log", weight=1.0),
         score_threshold=0.05,
         topk_candidates=2000,
         nms_threshold=0.1,

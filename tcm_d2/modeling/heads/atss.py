@@ -36,8 +36,7 @@ from tcm_d2.modeling.heads.towers import (
     make_tower,
 )
 from tcm_d2.modeling.losses.centerness import binary_cross_entropy_sum, centerness_targets
-from tcm_d2.modeling.losses.contract import box_loss_sum
-from tcm_d2.modeling.losses.iou import RotatedIoULoss
+from tcm_d2.modeling.losses.contract import BoxLoss, box_loss_sum
 from tcm_d2.structures.conversions import boxes_to_hboxes
 
 
@@ -90,8 +89,7 @@ class RotatedATSSHead(AnchorHead):
         assigner: ATSSAssigner,
         focal_loss_gamma: float,
         focal_loss_alpha: float,
-        box_loss_mode: str,
-        box_loss_weight: float,
+        box_loss: BoxLoss,
         score_threshold: float,
         topk_candidates: int,
         nms_threshold: float,
@@ -109,7 +107,7 @@ class RotatedATSSHead(AnchorHead):
         self.coder = DeltaBoxCoder()
         self.focal_loss_gamma = focal_loss_gamma
         self.focal_loss_alpha = focal_loss_alpha
-        self.box_loss = RotatedIoULoss(mode=box_loss_mode, weight=box_loss_weight)
+        self.box_loss = box_loss
         self.score_threshold = score_threshold
         self.topk_candidates = topk_candidates
         self.nms_threshold = nms_threshold
@@ -128,10 +126,9 @@ class RotatedATSSHead(AnchorHead):
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
         """Return the constructor's arguments; see `RotatedHead`."""
         return {
-            **common_arguments(cfg, input_shape),
+            **common_arguments(cfg, input_shape, box_loss="RotatedIoULoss"),
             "anchor_generator": L(AnchorGenerator)(**AnchorGenerator.from_config(cfg)),
             "assigner": L(ATSSAssigner)(**ATSSAssigner.from_config(cfg)),
-            "box_loss_mode": cfg.MODEL.ROTATED_HEAD.BOX_LOSS_MODE,
         }
 
     def forward(self, features: list[Tensor]) -> ATSSOutput:

@@ -14,6 +14,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
+from tcm_d2.config.nodes import part_node
+from tcm_d2.config.registries import ROTATED_LOSS_REGISTRY
 from tcm_d2.layers.precision import at_least_float32
 from tcm_d2.modeling.dense.decode import detect, select_candidates
 from tcm_d2.modeling.heads.contract import DenseOutput
@@ -127,8 +129,16 @@ class DenseHead(nn.Module):
         )
 
 
-def common_arguments(cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
-    """Return the constructor arguments that all heads have, for a Detectron2 configuration."""
+def common_arguments(
+    cfg: CfgNode, input_shape: list[ShapeSpec], *, box_loss: str
+) -> dict[str, Any]:
+    """Return the constructor arguments that all heads have, for a Detectron2 configuration.
+
+    Args:
+        cfg: the whole configuration.
+        input_shape: of each level of the pyramid.
+        box_loss: name of the loss of the boxes where the configuration names none.
+    """
     head = cfg.MODEL.ROTATED_HEAD
     return {
         "in_channels": input_shape[0].channels,
@@ -139,7 +149,12 @@ def common_arguments(cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, An
         "prior_prob": head.PRIOR_PROB,
         "focal_loss_gamma": head.FOCAL_LOSS_GAMMA,
         "focal_loss_alpha": head.FOCAL_LOSS_ALPHA,
-        "box_loss_weight": head.BOX_LOSS_WEIGHT,
+        "box_loss": part_node(
+            ROTATED_LOSS_REGISTRY,
+            head.BOX_LOSS or box_loss,
+            cfg,
+            key="MODEL.ROTATED_HEAD.BOX_LOSS",
+        ),
         "score_threshold": head.SCORE_THRESH,
         "topk_candidates": head.TOPK_CANDIDATES,
         "nms_threshold": head.NMS_THRESH,

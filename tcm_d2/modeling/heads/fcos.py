@@ -33,8 +33,7 @@ from tcm_d2.modeling.heads.towers import (
     rows,
 )
 from tcm_d2.modeling.losses.centerness import binary_cross_entropy_sum, centerness_targets
-from tcm_d2.modeling.losses.contract import box_loss_sum
-from tcm_d2.modeling.losses.iou import RotatedIoULoss
+from tcm_d2.modeling.losses.contract import BoxLoss, box_loss_sum
 
 
 class FCOSOutput(NamedTuple):
@@ -132,8 +131,7 @@ class RotatedFCOSHead(DenseHead):
         assigner: FCOSAssigner,
         focal_loss_gamma: float,
         focal_loss_alpha: float,
-        box_loss_mode: str,
-        box_loss_weight: float,
+        box_loss: BoxLoss,
         score_threshold: float,
         topk_candidates: int,
         nms_threshold: float,
@@ -146,7 +144,7 @@ class RotatedFCOSHead(DenseHead):
         self.coder = DistanceAnglePointCoder()
         self.focal_loss_gamma = focal_loss_gamma
         self.focal_loss_alpha = focal_loss_alpha
-        self.box_loss = RotatedIoULoss(mode=box_loss_mode, weight=box_loss_weight)
+        self.box_loss = box_loss
         self.score_threshold = score_threshold
         self.topk_candidates = topk_candidates
         self.nms_threshold = nms_threshold
@@ -175,11 +173,10 @@ class RotatedFCOSHead(DenseHead):
         """Return the constructor's arguments; see `RotatedHead`."""
         head = cfg.MODEL.ROTATED_HEAD
         return {
-            **common_arguments(cfg, input_shape),
+            **common_arguments(cfg, input_shape, box_loss="RotatedIoULoss"),
             "strides_px": head.STRIDES_PX,
             "distance_bias_init": head.DISTANCE_BIAS_INIT,
             "assigner": L(FCOSAssigner)(**FCOSAssigner.from_config(cfg)),
-            "box_loss_mode": head.BOX_LOSS_MODE,
         }
 
     def forward(self, features: list[Tensor]) -> FCOSOutput:

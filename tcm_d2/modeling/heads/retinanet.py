@@ -33,8 +33,7 @@ from tcm_d2.modeling.heads.towers import (
     make_predictor,
     make_tower,
 )
-from tcm_d2.modeling.losses.contract import box_loss_sum
-from tcm_d2.modeling.losses.deltas import L1Loss
+from tcm_d2.modeling.losses.contract import BoxLoss, box_loss_sum
 
 
 class RetinaNetOutput(NamedTuple):
@@ -77,7 +76,7 @@ class RotatedRetinaNetHead(AnchorHead):
         assigner: MaxIoUAssigner,
         focal_loss_gamma: float,
         focal_loss_alpha: float,
-        box_loss_weight: float,
+        box_loss: BoxLoss,
         score_threshold: float,
         topk_candidates: int,
         nms_threshold: float,
@@ -90,7 +89,7 @@ class RotatedRetinaNetHead(AnchorHead):
         self.coder = DeltaBoxCoder()
         self.focal_loss_gamma = focal_loss_gamma
         self.focal_loss_alpha = focal_loss_alpha
-        self.box_loss = L1Loss(weight=box_loss_weight)
+        self.box_loss = box_loss
         self.score_threshold = score_threshold
         self.topk_candidates = topk_candidates
         self.nms_threshold = nms_threshold
@@ -108,7 +107,7 @@ class RotatedRetinaNetHead(AnchorHead):
     def from_config(cls, cfg: CfgNode, input_shape: list[ShapeSpec]) -> dict[str, Any]:
         """Return the constructor's arguments; see `RotatedHead`."""
         return {
-            **common_arguments(cfg, input_shape),
+            **common_arguments(cfg, input_shape, box_loss="L1Loss"),
             "anchor_generator": L(AnchorGenerator)(**AnchorGenerator.from_config(cfg)),
             "assigner": L(MaxIoUAssigner)(**MaxIoUAssigner.from_config(cfg)),
         }

@@ -111,7 +111,7 @@ def shape_distance(distance: Tensor, *, fun: str, tau: float) -> Tensor:
         fun: f, one of ``DISTANCE_FUNCTIONS``.
         tau: 0 for f itself.
 
-    Source: arXiv 2101.11952, equation 9, and mmrotate's GDLoss.
+    Source: arXiv 2101.11952 (GWD) and mmrotate's GDLoss.
     """
     if fun == "log1p":
         distance = distance.log1p()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from detectron2.config import configurable
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
 from tcm_d2.config.registries import ROTATED_LOSS_REGISTRY
@@ -20,7 +22,7 @@ class RotatedIoULoss(BoxLoss):
 
     Its mode is ``MODEL.ROTATED_HEAD.BOX_LOSS_MODE``.
 
-    Source: arXiv 1608.01471 (UnitBox), equation 1, for "log"; mmrotate's RotatedIoULoss. Deliberate
+    Source: arXiv 1608.01471 (UnitBox) for "log"; mmrotate's RotatedIoULoss. Deliberate
     difference: unlike in its operator, the IoU is exact for nearly identical boxes.
     """
 
@@ -36,7 +38,13 @@ class RotatedIoULoss(BoxLoss):
         return 1 - iou if self.mode == "linear" else 1 - iou**2
 
     @classmethod
-    def from_config(cls, cfg):
+    def add_config(cls, cfg: CfgNode) -> None:
+        """Add this loss's key to ``cfg`` in place."""
+        cfg.MODEL.ROTATED_HEAD.BOX_LOSS_MODE = "log"
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Return the constructor's arguments as plain values."""
         return {**super().from_config(cfg), "mode": cfg.MODEL.ROTATED_HEAD.BOX_LOSS_MODE}
 
 

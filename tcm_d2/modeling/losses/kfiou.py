@@ -20,11 +20,11 @@ EPS = 1e-6
 class KFIoULoss(BoxLoss):
     """Smooth L1 of the centre's deltas, and 1 - KFIoU, -ln KFIoU ("ln") or exp(1 - KFIoU) - 1.
 
-    KFIoU is the area of the product of both distributions by that of their union, both moved to
-    one centre; at most 1/3. The angle of a square has no gradient.
+    KFIoU = V / (areas of both boxes - V), at most 1/3; V is the area of the box with the covariance
+    P (P + T)^-1 T of the product of both distributions. The angle of a square has no gradient.
 
-    Source: arXiv 2201.12558 (KFIoU), equations 4 to 7; mmrotate's KFLoss. Deliberate difference:
-    sides have a larger minimum (``gaussians.MIN_SIDE``).
+    Source: arXiv 2201.12558 (KFIoU); mmrotate's KFLoss. Deliberate difference: sides have a larger
+    minimum (``gaussians.MIN_SIDE``).
     """
 
     takes = BOXES_AND_DELTAS

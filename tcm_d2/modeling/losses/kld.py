@@ -53,10 +53,11 @@ class _DivergenceLoss(BoxLoss):
 class KLDLoss(_DivergenceLoss):
     """The divergence KL(target || prediction) of the boxes as normal distributions.
 
-    The angle of a square has no gradient.
+    It is (shift^T P^-1 shift / alpha^2 + tr P^-1 T + ln (det P / det T)) / 2 - 1, P and T the
+    covariances. The angle of a square has no gradient.
 
-    Source: arXiv 2106.01883 (KLD), equation 4; mmrotate's GDLoss with "kld", "kld_symmax" and
-    "kld_symmin". Deliberate difference: sides have a larger minimum (``gaussians.MIN_SIDE``).
+    Source: arXiv 2106.01883 (KLD); mmrotate's GDLoss with "kld", "kld_symmax" and "kld_symmin".
+    Deliberate difference: sides have a larger minimum (``gaussians.MIN_SIDE``).
     """
 
     defaults = {**_DivergenceLoss.defaults, "symmetry": "none"}
@@ -90,8 +91,7 @@ class KLDLoss(_DivergenceLoss):
 class JDLoss(_DivergenceLoss):
     """Jeffreys' divergence, the mean of both directions of ``KLDLoss``.
 
-    Source: arXiv 2209.10839, section 4.3; mmrotate's GDLoss with "jd". Deliberate difference as
-    there.
+    Source: arXiv 2209.10839; mmrotate's GDLoss with "jd". Deliberate difference as there.
     """
 
     def _divergence(self, pairs: GaussianPairs) -> Tensor:

@@ -16,11 +16,13 @@ FORMS = ("l1", "l2")
 class ProbIoULoss(BoxLoss):
     """1 - ProbIoU, the Hellinger distance ("l1"), or the Bhattacharyya distance ("l2").
 
-    The covariance is that of the uniform distribution on the box, side^2 / 12. The l2 form draws
-    far boxes, where the l1 form is flat near 1. The angle of a square has no gradient.
+    The latter is B = shift^T M^-1 shift / 8 + ln (det M / (det P det T)^1/2) / 2, M = (P + T) / 2,
+    with the covariances P and T of the uniform distributions on the boxes, side^2 / 12; the former
+    is (1 - exp -B)^1/2. "l2" draws far boxes, where "l1" is flat. The angle of a square has no
+    gradient.
 
-    Source: arXiv 2106.06072 (ProbIoU), equations 3 to 9. Deliberate difference from the authors'
-    code: the Bhattacharyya distance has no upper limit.
+    Source: arXiv 2106.06072 (ProbIoU). Deliberate difference: sides have a minimum
+    (``gaussians.MIN_SIDE``).
     """
 
     defaults = {"form": "l1"}

@@ -1,0 +1,179 @@
+"""Train the small detectors of the embedded data set with each loss of boxes, and score them.
+
+    python tools/benchmark.py losses                       # everything; goes on where it stopped
+    python tools/benchmark.py losses --only fcos/GWDLoss --iterations 960
+
+All runs see the same pictures, weights and order of samples. Angle errors are those of found
+objects (IoU above 0.5) with a direction, that is, not storage tanks and roundabouts: for nearly
+square ones, with long side / short side below 1.3, modulo a quarter turn (median, 22.5 by chance),
+for all others modulo a half turn. Scored are the result files of each run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tabulate import tabulate
+
+from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
+from tcm_d2.data.dota.labels import list_labels
+from tcm_d2.evaluation.analysis.numbers import measure_quads
+from tcm_d2.evaluation.analysis.result import OUTCOMES, EvaluationResult, analyze_evaluation
+from tcm_d2.evaluation.files.task_files import read_task1
+from tcm_d2.evaluation.scoring.annotations import read_annotations
+from tcm_d2.evaluation.scoring.protocols import Rules, prepare_evaluation
+from tools.demo_embedded import TOOLS_DIR, make_data
+
+NEARLY_SQUARE = 1.3
+ROUND_CLASSES = ("storage-tank", "roundabout")
+# Learning rates fall at these parts of a run, as in configs/Base-Embedded.yaml.
+STEPS = (2 / 3, 0.9)
+
+
+class Run(NamedTuple):
+    """A head, a loss, and settings of the loss that are not its defaults."""
+
+    head: str
+    loss: str
+    settings: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """What tells runs apart, also as a folder."""
+        return "/".join([self.head, "-".join([self.loss, *self.settings.values()])])
+
+    @property
+    def overrides(self) -> list[str]:
+        """KEY VALUE pairs that choose the loss."""
+        # The overlap's mode is a key of the head.
+        is_mode = self.loss == "RotatedIoULoss"
+        section = "MODEL.ROTATED_HEAD.BOX_LOSS_" if is_mode else f"MODEL.BOX_LOSS.{self.loss}."
+        chosen = ["MODEL.ROTATED_HEAD.BOX_LOSS", self.loss]
+        for key, value in self.settings.items():
+            chosen += [section + key, value]
+        return chosen
+
+
+RUNS = [
+    Run("fcos", "RotatedIoULoss", {"MODE": "log"}),
+    *(Run("fcos", loss) for loss in ("RotatedGIoULoss", "RotatedDIoULoss", "GWDLoss", "KLDLoss")),
+    Run("fcos", "KFIoULoss", {"FUN": "ln"}),
+    Run("fcos", "ProbIoULoss", {"FORM": "l1"}),
+    Run("fcos", "L1Loss"),
+    Run("retinanet", "L1Loss"),
+    Run("retinanet", "SmoothL1Loss"),
+    Run("retinanet", "KFIoULoss", {"FUN": "ln"}),
+    Run("retinanet", "RotatedIoULoss", {"MODE": "log"}),
+    Run("retinanet", "RotatedGIoULoss"),
+    Run("retinanet", "KLDLoss"),
+    *(Run("fcos", "RotatedIoULoss", {"MODE": mode}) for mode in ("linear", "square")),
+    Run("fcos", "JDLoss"),
+    Run("fcos", "ProbIoULoss", {"FORM": "l2"}),
+    Run("fcos", "SmoothL1Loss"),
+    *(Run("fcos", "KLDLoss", {"SYMMETRY": symmetry}) for symmetry in ("max", "min")),
+    *(Run("fcos", "KFIoULoss", {"FUN": fun}) for fun in ("none", "exp")),
+]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare this suite's options."""
+    parser.add_argument("--output", type=Path, default=Path("output/losses"))
+    parser.add_argument("--iterations", type=int, default=480)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--num-train", type=int, default=96, help="scenes to train on")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these runs: fcos/GWDLoss ...")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train what is not trained yet, print the table and return the exit status."""
+    known = [one.name for one in RUNS]
+    unknown = sorted(set(args.only or ()) - set(known))
+    if unknown:
+        print(f"--only: unknown run {unknown[0]!r}; known: {', '.join(known)}", file=sys.stderr)
+        return 2
+    chosen = [one for one in RUNS if args.only is None or one.name in args.only]
+    args.output.mkdir(parents=True, exist_ok=True)
+    make_data(args.output / "data", args.seed, args.num_train)
+    rows = []
+    for one in chosen:
+        train(one, args)
+        rows.append([one.head, *one.name.split("/")[1:], *score(one, args)])
+        print(f"{one.name}: {rows[-1][2:]}", flush=True)
+    header = ["head", "loss", "AP50", "AP75", "found", "square deg", "other deg"]
+    print("\n" + tabulate(rows, header, tablefmt="github", disable_numparse=True))
+    return 0
+
+
+def train(one: Run, args: argparse.Namespace) -> None:
+    """Train and evaluate one detector, unless that is done; an interrupted run goes on."""
+    run_dir, data = folder_of(one, args), args.output / "data"
+    if result_path(run_dir).is_file():
+        return
+    patch_dirs = [
+        f"embedded_{split}={data / f'{split}_patches'}={data / split / 'labelTxt'}"
+        for split in ("train", "val")
+    ]
+    command = [
+        *(sys.executable, str(TOOLS_DIR / "train_net.py"), "--resume"),
+        *("--config-file", str(TOOLS_DIR.parent / "configs" / f"embedded_tcm_{one.head}.yaml")),
+        *("DATASETS.PATCH_DIRS", repr(patch_dirs), "DATASETS.TRAIN", "('embedded_train',)"),
+        *("DATASETS.TEST", "('embedded_val',)", "SEED", str(args.seed)),
+        *("SOLVER.MAX_ITER", str(args.iterations)),
+        *("SOLVER.STEPS", repr(tuple(round(part * args.iterations) for part in STEPS))),
+        *("OUTPUT_DIR", str(run_dir), *one.overrides),
+    ]
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "output.txt").open("a") as log:
+        subprocess.run(command, stdout=log, stderr=log, check=True)
+
+
+def folder_of(one: Run, args: argparse.Namespace) -> Path:
+    """Return the output folder of a run."""
+    return Path(args.output / f"seed{args.seed}_iterations{args.iterations}" / one.name)
+
+
+def result_path(run_dir: Path) -> Path:
+    """Return the file that a finished run leaves."""
+    return run_dir / "inference" / "embedded_val" / "ap.json"
+
+
+def score(one: Run, args: argparse.Namespace) -> list[str]:
+    """Return AP50, AP75, found objects and angle errors of one run, as text."""
+    label_dir = args.output / "data" / "val" / "labelTxt"
+    annotations = read_annotations(
+        label_dir, image_ids=list(list_labels(label_dir)), classes=DOTA_V1_CLASSES
+    )
+    detections = read_task1(result_path(folder_of(one, args)).parent / "Task1")
+    rules = Rules()
+    prepared = prepare_evaluation(detections, annotations, rules=rules)
+    result = analyze_evaluation(prepared, iou_threshold=0.5, rules=rules)
+    by_iou = result.report.mean_ap_by_iou
+    square, others = angle_errors(result)
+    return [
+        f"{100 * by_iou[0.5]:.1f}",
+        f"{100 * by_iou[0.75]:.1f}",
+        f"{len(square)} + {len(others)}",
+        f"{np.median(square):.1f}" if len(square) else "-",
+        f"{np.median(others):.1f}" if len(others) else "-",
+    ]
+
+
+def angle_errors(result: EvaluationResult) -> tuple[np.ndarray, np.ndarray]:
+    """Return the errors in degrees of nearly square found objects, and of all others."""
+    errors: tuple[list[np.ndarray], list[np.ndarray]] = [], []
+    for label, (name, part) in enumerate(result.classes.items()):
+        if name in ROUND_CLASSES:
+            continue
+        is_found = part.outcome == OUTCOMES.index("true")
+        found = measure_quads(result.prepared.detection_quads[label][is_found])
+        true = measure_quads(result.prepared.object_quads[label][part.best_gt[is_found]])
+        is_square = true.aspect < NEARLY_SQUARE
+        for kind, chosen, period in ((0, is_square, 90.0), (1, ~is_square, 180.0)):
+            turn = np.mod(found.angle_deg[chosen] - true.angle_deg[chosen], period)
+            errors[kind].append(np.minimum(turn, period - turn))
+    return np.concatenate(errors[0]), np.concatenate(errors[1])

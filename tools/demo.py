@@ -80,6 +80,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     write.add_argument("--wgs84", action="store_true", help="GeoJSON in longitude and latitude")
     write.add_argument("--picture-format", choices=(*PICTURE_FORMATS, "none"), default="png")
     write.add_argument("--picture-side", type=int, default=MAX_PICTURE_SIDE_PX, metavar="PX")
+    write.add_argument(
+        "--to",
+        nargs="+",
+        default=[],
+        metavar="FORMAT",
+        help="also for labelling tools: cvat, x-anylabeling, labelme, label-studio, yolo-obb",
+    )
     write.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     return parse_options(parser, argv, old_words=_OLD_WORDS)
@@ -124,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
         picture_side_px=args.picture_side,
         read_options={key: value for key, value in options.items() if value},
         show_progress=not args.quiet,
+        annotation_formats=tuple(args.to),
     )
     detector = make_detector(args)
     keep_memory(detector.device)

@@ -17,6 +17,7 @@ from tcm_d2.data.formats.contract import (
     AnnotationFormat,
     all_formats,
     check_format,
+    check_written,
     detect_format,
     files_of_format,
     get_format,
@@ -81,26 +82,51 @@ def convert_annotations(
         FileNotFoundError, ValueError: missing or bad files, or arguments that do not fit; name the
             file, the place in it, and what to do.
     """
-    source, out = Path(annotations), Path(out_dir)
-    target = get_format(target_format)
-    if not target.is_written():
-        target.write([], [])
+    source = Path(annotations)
+    check_written(target_format)
     images = {} if image_dir is None else list_images(image_dir)
     reading = read_annotations(
         source, source_format, replace(options or ReadOptions(), image_paths=images)
     )
     summary = ConversionSummary(read=reading.summary, num_images=len(reading.images))
-    found = list(reading.images.values())
-    if target_format != TARGET_FORMAT:
-        found = [_complete(image, images, target) for image in found]
-    classes = _class_order(reading)
-    for name, content in target.write(found, classes).items():
-        write_bytes_atomically(joined_path(out, name), content)
-        summary.num_files += 1
+    summary.num_files = write_annotations(
+        list(reading.images.values()),
+        out_dir,
+        target_format,
+        classes=_class_order(reading),
+        image_paths=images,
+    )
     if images:
         summary.images_without_labels = sorted(images.keys() - reading.images.keys())
         summary.labels_without_image = sorted(reading.images.keys() - images.keys())
     return summary
+
+
+def write_annotations(
+    images: Sequence[AnnotatedImage],
+    out_dir: str | os.PathLike[str],
+    target_format: str,
+    *,
+    classes: Sequence[str],
+    image_paths: Mapping[str, Path],
+) -> int:
+    """Write annotations in the frame of the stored pixels in a format; return the number of files.
+
+    Args:
+        images: with ``file_name`` and ``size_hw`` where ``image_paths`` lacks them.
+        classes: all class names, in the order of their indices.
+        image_paths: image files by id; tools get names, sizes and EXIF's orientation from them.
+
+    Raises:
+        ValueError: a format that is not written, or an image of which name or size is not known.
+    """
+    target = get_format(target_format)
+    if target_format != TARGET_FORMAT:
+        images = [_complete(image, image_paths, target) for image in images]
+    files = target.write(images, classes)
+    for name, content in files.items():
+        write_bytes_atomically(joined_path(out_dir, name), content)
+    return len(files)
 
 
 def read_annotations(

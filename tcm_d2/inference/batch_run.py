@@ -19,11 +19,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from tcm_d2.data.formats.contract import check_written
 from tcm_d2.data.images import IMAGE_SUFFIXES
 from tcm_d2.data.raster_reader.kinds import VRT_SUFFIX
 from tcm_d2.evaluation.files.escapes import describe_escaped_ids
 from tcm_d2.evaluation.files.task_files import write_task1
 from tcm_d2.files import write_bytes_atomically
+from tcm_d2.inference.annotation_files import write_annotation_files
 from tcm_d2.inference.detector import Detector
 from tcm_d2.inference.large_image import ResumeFile
 from tcm_d2.inference.rasters import open_scene
@@ -56,6 +58,8 @@ class FileRun:
         picture_side_px: larger pictures are shrunk to this.
         read_options: of `open_scene`.
         show_progress: a bar for each file of several windows.
+        annotation_formats: of labelling tools, each written into a folder of its name; see
+            `write_annotation_files`.
     """
 
     output_dir: Path
@@ -64,9 +68,12 @@ class FileRun:
     picture_side_px: int
     read_options: Mapping[str, Any] = field(default_factory=dict)
     show_progress: bool = False
+    annotation_formats: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that do not fit."""
+        for name in self.annotation_formats:
+            check_written(name)
         if self.picture_format not in (None, *PICTURE_FORMATS):
             raise ValueError(
                 f"picture_format: expected one of {PICTURE_FORMATS}, got {self.picture_format!r}"
@@ -181,7 +188,7 @@ def run_files(
                 report(outcomes[-1])
     finally:
         # Of what is there, also when the run is interrupted.
-        _write_summaries(detector.classes, names, run.output_dir)
+        _write_summaries(detector.classes, names, run)
         _remove_if_empty(run.output_dir / PARTIAL_FOLDER)
     return outcomes
 
@@ -237,8 +244,9 @@ def _write_results(found: Detections, picture: np.ndarray | None, run: FileRun) 
     return missing
 
 
-def _write_summaries(classes: Sequence[str], names: Sequence[str], folder: Path) -> None:
+def _write_summaries(classes: Sequence[str], names: Sequence[str], run: FileRun) -> None:
     """Write the files that hold all pictures' detections, of those whose results are there."""
+    folder, results = run.output_dir, []
     rows: dict[str, list[ClassDetections]] = {}
     coco: dict[str, Any] = {"images": [], "annotations": []}
     coco["categories"] = [{"id": i, "name": name} for i, name in enumerate(classes, 1)]
@@ -247,6 +255,7 @@ def _write_summaries(classes: Sequence[str], names: Sequence[str], folder: Path)
         if tree is None or tuple(tree["classes"]) != tuple(classes):
             continue
         found = Detections.from_dict(tree)
+        results.append(found)
         for class_name, own in found.to_task1().items():
             rows.setdefault(class_name, []).append(own)
         part = found.to_coco(
@@ -265,6 +274,7 @@ def _write_summaries(classes: Sequence[str], names: Sequence[str], folder: Path)
     if joined:
         write_task1(folder / "Task1", joined, classes=list(joined))
     _write_json(folder / "coco.json", coco)
+    write_annotation_files(results, folder, run.annotation_formats)
 
 
 def _fingerprint(detector: Detector, path: Path, run: FileRun) -> str:

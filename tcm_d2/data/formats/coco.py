@@ -15,17 +15,15 @@ import numpy as np
 from tcm_d2.data.dota.labels import LabelError
 from tcm_d2.data.formats.content import FileContent, shown, to_flag, to_number, to_numbers
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import (
-    AnnotatedImage,
-    FormatMismatch,
+from tcm_d2.data.formats.outlines import (
     Outline,
-    Reading,
     fitted_rectangle,
     mask_rectangle,
     polygon,
     turned_box,
     upright_box,
 )
+from tcm_d2.data.formats.reading import AnnotatedImage, FormatMismatch, Reading
 from tcm_d2.structures.quads import signed_areas
 
 _PARTS = ("images", "annotations", "categories")

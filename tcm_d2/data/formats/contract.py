@@ -63,7 +63,7 @@ class AnnotationFormat(ABC):
             images: every one with ``size_hw`` and ``file_name``.
             classes: all class names, in the order of their indices.
         """
-        raise ValueError(f"format {self.name!r} is read, not written; {_written()}")
+        raise NotImplementedError
 
     @classmethod
     def is_written(cls) -> bool:
@@ -110,6 +110,15 @@ def get_format(name: str) -> AnnotationFormat:
     return formats[name]
 
 
+def check_written(name: str) -> None:
+    """Raise ValueError, with those that are, where a format is unknown or only read."""
+    if not get_format(name).is_written():
+        names = [name for name, item in all_formats().items() if item.is_written()]
+        raise ValueError(
+            f"format {name!r} is read, not written; formats that are written: {', '.join(names)}"
+        )
+
+
 def detect_format(content: FileContent) -> AnnotationFormat | None:
     """Return the format of a file; None where nothing speaks for one.
 
@@ -149,11 +158,6 @@ def check_format(content: FileContent, wanted: AnnotationFormat) -> None:
 def _reason(content: FileContent, candidate: AnnotationFormat) -> str | None:
     kinds = {suffix[1:] if suffix in (".xml", ".json") else "text" for suffix in candidate.suffixes}
     return candidate.looks_like(content) if content.kind in kinds else None
-
-
-def _written() -> str:
-    names = [name for name, candidate in all_formats().items() if candidate.is_written()]
-    return f"formats that are written: {', '.join(names)}"
 
 
 def files_of_format(folder: Path, suffixes: Sequence[str]) -> list[Path]:

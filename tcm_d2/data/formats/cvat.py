@@ -16,16 +16,8 @@ from tcm_d2.data.dota.labels import LabelError
 from tcm_d2.data.formats.boxes import as_turned_box
 from tcm_d2.data.formats.content import FileContent, shown, to_flag, to_number
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import (
-    AnnotatedImage,
-    AnnotatedObject,
-    FormatMismatch,
-    Outline,
-    Reading,
-    mask_rectangle,
-    polygon,
-    turned_box,
-)
+from tcm_d2.data.formats.outlines import Outline, mask_rectangle, polygon, turned_box
+from tcm_d2.data.formats.reading import AnnotatedImage, AnnotatedObject, FormatMismatch, Reading
 
 _WITHOUT_OUTLINE = ("points", "polyline", "tag", "cuboid", "skeleton")
 _SHAPES = ("box", "polygon", "ellipse", "mask")

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from tcm_d2.data.formats.content import FileContent, child, child_flag, child_number, child_text
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import Outline, Reading
+from tcm_d2.data.formats.outlines import Outline
+from tcm_d2.data.formats.reading import Reading
 from tcm_d2.data.formats.voc import open_objects
 
 _CORNERS = ("left_top", "right_top", "right_bottom", "left_bottom")

@@ -15,7 +15,8 @@ from tcm_d2.data.dota.labels import (
 )
 from tcm_d2.data.formats.content import FileContent, are_numbers
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import AnnotatedImage, Outline, Reading
+from tcm_d2.data.formats.outlines import Outline
+from tcm_d2.data.formats.reading import AnnotatedImage, Reading
 
 _HEADS = ("imagesource", "gsd")
 _ON_ERROR: dict[str, OnError] = {"stop": "raise", "skip": "skip", "repair": "repair"}
@@ -57,4 +58,6 @@ class DOTA(AnnotationFormat):
 
 
 def _label(image: AnnotatedImage) -> DotaLabel:
-    return DotaLabel([DotaObject(o.quad, o.class_name, o.difficult) for o in image.objects])
+    return DotaLabel(
+        [DotaObject(o.quad, "-".join(o.class_name.split()), o.difficult) for o in image.objects]
+    )

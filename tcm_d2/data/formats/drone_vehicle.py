@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from tcm_d2.data.formats.content import FileContent, child_flag, child_text
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import Outline, Reading
+from tcm_d2.data.formats.outlines import Outline
+from tcm_d2.data.formats.reading import Reading
 from tcm_d2.data.formats.voc import bndbox_outline, corner_values, open_objects
 
 # As the files write them: what is meant.

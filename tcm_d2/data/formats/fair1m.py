@@ -7,7 +7,8 @@ from typing import ClassVar
 from tcm_d2.data.dota.labels import LabelError
 from tcm_d2.data.formats.content import FileContent, child, child_text, shown, to_number
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import Reading, polygon
+from tcm_d2.data.formats.outlines import polygon
+from tcm_d2.data.formats.reading import Reading
 from tcm_d2.data.formats.voc import open_objects
 
 

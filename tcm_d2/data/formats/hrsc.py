@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from tcm_d2.data.formats.content import FileContent, child_flag, child_number
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import Reading, turned_box
+from tcm_d2.data.formats.outlines import turned_box
+from tcm_d2.data.formats.reading import Reading
 from tcm_d2.data.formats.voc import open_objects
 
 _KEYS = ("mbox_cx", "mbox_cy", "mbox_w", "mbox_h", "mbox_ang")

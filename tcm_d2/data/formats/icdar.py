@@ -10,7 +10,8 @@ from typing import ClassVar
 from tcm_d2.data.dota.labels import LabelError
 from tcm_d2.data.formats.content import FileContent, are_numbers, shown, to_number
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import Outline, Reading
+from tcm_d2.data.formats.outlines import Outline
+from tcm_d2.data.formats.reading import Reading
 
 _UNREADABLE_TEXT = "###"
 _NUM_COORDINATES = 8

@@ -18,15 +18,8 @@ from tcm_d2.data.dota.labels import LabelError
 from tcm_d2.data.formats.boxes import as_turned_box
 from tcm_d2.data.formats.content import FileContent, shown, to_flag, to_number, to_numbers
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import (
-    AnnotatedImage,
-    AnnotatedObject,
-    Outline,
-    Reading,
-    image_id_of,
-    polygon,
-    turned_box,
-)
+from tcm_d2.data.formats.outlines import Outline, polygon, turned_box
+from tcm_d2.data.formats.reading import AnnotatedImage, AnnotatedObject, Reading, image_id_of
 
 _LABEL_KEYS = ("rectanglelabels", "polygonlabels", "ellipselabels", "labels")
 # Label Studio puts this before the name of an uploaded file.

@@ -13,14 +13,8 @@ from typing import Any, ClassVar
 from tcm_d2.data.dota.labels import LabelError
 from tcm_d2.data.formats.content import FileContent, shown, to_flag, to_numbers
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import (
-    AnnotatedImage,
-    AnnotatedObject,
-    Outline,
-    Reading,
-    polygon,
-    upright_box,
-)
+from tcm_d2.data.formats.outlines import Outline, polygon, upright_box
+from tcm_d2.data.formats.reading import AnnotatedImage, AnnotatedObject, Reading
 
 # Shapes that have no outline of an object, or one that is drawn into a picture.
 _WITHOUT_OUTLINE = ("point", "points", "line", "linestrip", "lines", "mask", "cuboid")

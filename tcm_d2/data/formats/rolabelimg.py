@@ -7,7 +7,8 @@ from typing import ClassVar
 from tcm_d2.data.dota.labels import LabelError
 from tcm_d2.data.formats.content import FileContent, child_flag, child_number, child_text
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import Reading, turned_box
+from tcm_d2.data.formats.outlines import turned_box
+from tcm_d2.data.formats.reading import Reading
 from tcm_d2.data.formats.voc import bndbox_outline, open_objects
 
 _KEYS = ("cx", "cy", "w", "h", "angle")

@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 from tcm_d2.data.dota.labels import LabelError
 from tcm_d2.data.formats.content import FileContent, shown, to_numbers
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import Reading, polygon
+from tcm_d2.data.formats.outlines import polygon
+from tcm_d2.data.formats.reading import Reading
 
 _CLASSES = (
     "airplane", "helicopter", "small-vehicle", "large-vehicle", "ship", "container",

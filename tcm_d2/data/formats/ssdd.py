@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from tcm_d2.data.formats.content import FileContent, child, child_flag, child_number, child_text
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import Outline, Reading, turned_box
+from tcm_d2.data.formats.outlines import Outline, turned_box
+from tcm_d2.data.formats.reading import Reading
 from tcm_d2.data.formats.voc import corner_values, has_corners, open_objects
 
 _KEYS = tuple(f"rotated_bbox_{key}" for key in ("cx", "cy", "w", "h", "theta"))

@@ -7,7 +7,8 @@ from typing import ClassVar
 from tcm_d2.data.dota.labels import LabelError
 from tcm_d2.data.formats.content import FileContent, are_numbers, shown, to_number
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import FormatMismatch, Outline, Reading
+from tcm_d2.data.formats.outlines import Outline
+from tcm_d2.data.formats.reading import FormatMismatch, Reading
 
 _NUM_COORDINATES = 8
 _NUM_FIELDS = 13

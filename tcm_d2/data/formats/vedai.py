@@ -13,7 +13,8 @@ from typing import ClassVar
 from tcm_d2.data.dota.labels import LabelError
 from tcm_d2.data.formats.content import FileContent, are_numbers, shown, to_number
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import AnnotatedImage, Outline, Reading
+from tcm_d2.data.formats.outlines import Outline
+from tcm_d2.data.formats.reading import AnnotatedImage, Reading
 
 _CLASSES = {
     1: "car", 2: "truck", 4: "tractor", 5: "camping-car", 7: "motorcycle", 8: "bus", 9: "van",

@@ -19,13 +19,8 @@ from tcm_d2.data.formats.content import (
     to_number,
 )
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import (
-    AnnotatedImage,
-    Outline,
-    Reading,
-    turned_box,
-    upright_box,
-)
+from tcm_d2.data.formats.outlines import Outline, turned_box, upright_box
+from tcm_d2.data.formats.reading import AnnotatedImage, Reading
 
 # Elements by which other formats say how an object is turned.
 _TURNED_ELEMENTS = ("robndbox", "rotated_bndbox", "rotated_box", "polygon", "points")

@@ -13,7 +13,8 @@ import yaml
 from tcm_d2.data.dota.labels import LabelError
 from tcm_d2.data.formats.content import FileContent, are_numbers, shown, to_number
 from tcm_d2.data.formats.contract import AnnotationFormat, register_format
-from tcm_d2.data.formats.reading import AnnotatedImage, FormatMismatch, Reading, polygon
+from tcm_d2.data.formats.outlines import polygon
+from tcm_d2.data.formats.reading import AnnotatedImage, FormatMismatch, Reading
 
 # Corners may lie outside of the image, but not that far: those are pixels.
 _MAX_PART = 2

@@ -83,6 +83,14 @@ def test_opcheck(name: str) -> None:
         torch.library.opcheck(operator, sample)
 
 
+@pytest.mark.parametrize("name", OPERATORS)
+def test_results_are_no_views_that_autograd_forbids_to_change(name: str) -> None:
+    if not has_kernels():
+        pytest.skip("the compiled extension is not built")
+    for sample in operator_samples()[name]:
+        assert not getattr(torch.ops.tcm_d2, name)(*sample)._is_view()
+
+
 def test_the_extension_has_all_kernels() -> None:
     assert has_kernels() == extension_status().loaded
 

@@ -1,5 +1,7 @@
 // The operators on packed weights and on maps of torch.ops.tcm_d2, for the CPU.
 
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <optional>
 #include <vector>
@@ -24,10 +26,12 @@ const float* pointer_or_null(const std::vector<float>& values) {
   return values.empty() ? nullptr : values.data();
 }
 
-// Maps for results of the size of x, with so many channels.
+// Maps for results of the size of x, with so many channels. Not a permuted
+// tensor: autograd forbids a function's caller to change a view.
 at::Tensor empty_channels_last(const at::Tensor& x, int64_t channels) {
-  return x.new_empty({x.size(0), x.size(2), x.size(3), channels})
-      .permute({0, 3, 1, 2});
+  return at::empty(
+      {x.size(0), channels, x.size(2), x.size(3)},
+      x.options().memory_format(at::MemoryFormat::ChannelsLast));
 }
 
 // The bits of a float32 or bfloat16 tensor.

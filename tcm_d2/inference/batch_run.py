@@ -42,6 +42,7 @@ PICTURE_FORMATS = ("png", "jpg")
 PARTIAL_FOLDER = "partial"
 _GLOB_CHARACTERS = "*?["
 _FINGERPRINT_KEY = "fingerprint"
+_SETTINGS_KEY = "settings"
 _MISSING_KEY = "missing"
 
 
@@ -187,8 +188,9 @@ def run_files(
             if report is not None:
                 report(outcomes[-1])
     finally:
-        # Of what is there, also when the run is interrupted.
-        _write_summaries(detector.classes, names, run)
+        # Of what is there, also when the run is interrupted, and from runs before with these
+        # settings.
+        _write_summaries(detector, names, run)
         _remove_if_empty(run.output_dir / PARTIAL_FOLDER)
     return outcomes
 
@@ -199,10 +201,12 @@ def _run_file(detector: Detector, path: Path, name: str, run: FileRun) -> FileOu
     try:
         fingerprint = _fingerprint(detector, path, run)
         before = _read_result(result_file)
-        if before is not None and before.get(_FINGERPRINT_KEY) == fingerprint:
+        is_same = before is not None and before.get(_FINGERPRINT_KEY) == fingerprint
+        if before is not None and is_same and _SETTINGS_KEY in before:
             num_detections = len(before["detections"])
             missing = str(before.get(_MISSING_KEY, ""))
             return FileOutcome(path, name, "done before", num_detections, 0.0, missing)
+        _report_replaced(before, path, name)
         resume = ResumeFile(run.output_dir / PARTIAL_FOLDER / f"{name}.npz", fingerprint)
         with open_scene(path, **run.read_options) as scene:
             found = detector.detect(
@@ -222,7 +226,9 @@ def _run_file(detector: Detector, path: Path, name: str, run: FileRun) -> FileOu
         return FileOutcome(path, name, "failed", 0, time.monotonic() - started, message)
     missing = _write_results(found, picture, run)
     # Last: its presence says that all is there.
-    state = {_FINGERPRINT_KEY: fingerprint, **({_MISSING_KEY: missing} if missing else {})}
+    state = {_FINGERPRINT_KEY: fingerprint, _SETTINGS_KEY: _settings(detector, run)}
+    if missing:
+        state[_MISSING_KEY] = missing
     _write_json(result_file, {**state, **found.to_dict()})
     resume.path.unlink(missing_ok=True)
     return FileOutcome(path, name, "done", len(found), time.monotonic() - started, missing)
@@ -244,16 +250,35 @@ def _write_results(found: Detections, picture: np.ndarray | None, run: FileRun) 
     return missing
 
 
-def _write_summaries(classes: Sequence[str], names: Sequence[str], run: FileRun) -> None:
+def _report_replaced(before: Mapping[str, Any] | None, path: Path, name: str) -> None:
+    earlier = str(before.get("path", "")) if before is not None else ""
+    if earlier and Path(earlier).resolve() != path.resolve():
+        logger.warning(
+            "%s: replaces the results %r, which are of %s; another output folder keeps both",
+            path,
+            name,
+            earlier,
+        )
+
+
+def _write_summaries(detector: Detector, names: Sequence[str], run: FileRun) -> None:
     """Write the files that hold all pictures' detections, of those whose results are there."""
-    folder, results = run.output_dir, []
+    folder, classes, settings = run.output_dir, detector.classes, _settings(detector, run)
+    earlier = {path.name[: -len(".json")] for path in (folder / "json").glob("*.json")}
+    seen: set[Path] = set()  # a picture may have had another name in an earlier run
+    others: list[str] = []
+    results = []
     rows: dict[str, list[ClassDetections]] = {}
     coco: dict[str, Any] = {"images": [], "annotations": []}
     coco["categories"] = [{"id": i, "name": name} for i, name in enumerate(classes, 1)]
-    for name in names:
+    for name in [*names, *sorted(earlier.difference(names))]:
         tree = _read_result(folder / "json" / f"{name}.json")
-        if tree is None or tuple(tree["classes"]) != tuple(classes):
+        if tree is None or Path(str(tree.get("path"))).resolve() in seen:
             continue
+        if tuple(tree["classes"]) != tuple(classes) or tree.get(_SETTINGS_KEY) != settings:
+            others.append(name)
+            continue
+        seen.add(Path(str(tree.get("path"))).resolve())
         found = Detections.from_dict(tree)
         results.append(found)
         for class_name, own in found.to_task1().items():
@@ -275,6 +300,24 @@ def _write_summaries(classes: Sequence[str], names: Sequence[str], run: FileRun)
         write_task1(folder / "Task1", joined, classes=list(joined))
     _write_json(folder / "coco.json", coco)
     write_annotation_files(results, folder, run.annotation_formats)
+    if others:
+        logger.warning(
+            "%s: results of another detector or other settings, not in Task1 and coco.json: %s; "
+            "another output folder keeps them apart",
+            folder / "json",
+            some_names(others),
+        )
+
+
+def _settings(detector: Detector, run: FileRun) -> str:
+    """Return a text that changes with what decides on the detections of all files."""
+    facts = [
+        detector.identity,
+        repr(detector.config),
+        detector.classes,
+        sorted(run.read_options.items()),
+    ]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def _fingerprint(detector: Detector, path: Path, run: FileRun) -> str:

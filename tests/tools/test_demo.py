@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import os
@@ -9,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -160,6 +162,30 @@ def test_second_run_does_only_what_is_new(
     assert [o.status for o in again] == ["done", "done before"]
     other = run_files(detector, paths, _file_run(out, picture_format=None))
     assert [o.status for o in other] == ["done"] * 2
+
+
+def test_a_second_run_into_the_folder_adds_to_the_summaries(
+    detector: Detector, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = pictures / "a.png", pictures / "sub" / "a.png"
+    out = tmp_path / "out"
+    others = [path for path in expand_inputs([pictures]) if path.stem != first.stem]
+    run_files(detector, [first], _file_run(out))
+    run_files(detector, others[:1], _file_run(out))
+    files = {image["file_name"] for image in json.loads((out / "coco.json").read_text())["images"]}
+    assert files == {str(first), str(others[0])} and not caplog.text
+    # Another picture of that name, and then another threshold: said, and kept apart.
+    second.parent.mkdir()
+    second.write_bytes(first.read_bytes())
+    run_files(detector, [second], _file_run(out))
+    assert f"{second}: replaces the results 'a', which are of {first}" in caplog.text
+    config = replace(detector.config, score_threshold=0.9)
+    stricter = copy.copy(detector)
+    stricter.config = config
+    run_files(stricter, others[:1], _file_run(out))
+    files = {image["file_name"] for image in json.loads((out / "coco.json").read_text())["images"]}
+    assert files == {str(others[0])}
+    assert "other settings, not in Task1 and coco.json: a" in caplog.text
 
 
 def test_command_line(

@@ -11,7 +11,7 @@ import torch
 from detectron2.structures import Instances, RotatedBoxes
 from torch import Tensor, nn
 
-from tcm_d2.engine.open_config import open_plan
+from tcm_d2.config.run import open_config
 from tcm_d2.inference.speed import make_fast
 
 REPO_DIR = Path(__file__).resolve().parents[1]
@@ -29,11 +29,11 @@ def make_detector(
         overrides: keys and values of the configuration.
         fast: whether to make it fast, as the tools do.
     """
-    plan = open_plan(
+    run = open_config(
         REPO_DIR / "configs" / f"{config}.yaml", ["MODEL.DEVICE", str(device), *overrides]
     )
     torch.manual_seed(0)
-    model = plan.build_model(True)
+    model = run.build_model()
     if hasattr(model.head, "distance_predictor"):
         # Untrained distances are near 0: such boxes have no area and drop out before NMS.
         nn.init.constant_(model.head.distance_predictor.bias, 2.0)

@@ -19,7 +19,7 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from tcm_d2.engine.open_config import open_plan
+from tcm_d2.config.run import open_config
 from tcm_d2.export.comparing import compare_outputs
 from tcm_d2.export.dense_model import DenseModel
 from tcm_d2.export.files import export_metadata, save_onnx, trace
@@ -52,13 +52,13 @@ def compare(head: str, args: argparse.Namespace) -> tuple[str, ...]:
     """Export one head's model; return its row."""
     torch.manual_seed(0)
     stem = f"tcm_{head}_fast" if args.fast else f"tcm_{head}"
-    plan = open_plan(CONFIG_DIR / f"{stem}.yaml", ["MODEL.DEVICE", "cpu"])
-    detector = widen_predictors(plan.build_model(False).eval())
+    run = open_config(CONFIG_DIR / f"{stem}.yaml")
+    detector = widen_predictors(run.build_model(device="cpu").eval())
     model = DenseModel(detector, kind="dense")
     images = 255 * torch.rand(1, 3, args.size, args.size)
     size_hw = (args.size, args.size)
     metadata = export_metadata(
-        model, class_names=plan.prompts or (), image_format="RGB", batch_size=1, size_hw=size_hw
+        model, class_names=run.prompts or (), image_format="RGB", batch_size=1, size_hw=size_hw
     )
     program = trace(model, batch_size=1, size_hw=size_hw, dynamic=False)
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from tcm_d2.engine.open_config import open_plan
+from tcm_d2.config.run import open_config
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 PEER = "R: ResNet-50 of torchvision"
@@ -95,10 +95,7 @@ def make_variants(head: str, image: Tensor) -> dict[str, Variant]:
         "off": ["MODEL.TCM.ENABLED", "False"],
     }
     plain, fast, per_image, without = (
-        open_plan(CONFIG_DIR / f"tcm_{head}.yaml", ["MODEL.DEVICE", "cpu", *keys])
-        .build_model(False)
-        .to(image.device)
-        .eval()
+        open_config(CONFIG_DIR / f"tcm_{head}.yaml", keys).build_model(device=image.device).eval()
         for keys in build.values()
     )
     fixed = copy.deepcopy(fast)

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
 from torch import nn
 
-from tcm_d2.checkpoint.inference_file import inference_config
 from tcm_d2.checkpoint.load import SafeCheckpointer, load_weights
 from tcm_d2.config.lazy import SUFFIX as LAZY_SUFFIX
 from tcm_d2.config.lazy import load_lazy_config
 from tcm_d2.config.loader import load_config
-from tcm_d2.engine.from_yaml import plan_from_yaml
-from tcm_d2.engine.open_config import open_plan
-from tcm_d2.engine.run_folder import usable_device
+from tcm_d2.config.run import open_config
 from tcm_d2.messages import near_match_hint
 from tcm_d2.weight_files.reading import read_weight_file
 
@@ -89,11 +85,11 @@ def get(
         FileNotFoundError: the weights are missing.
     """
     _refuse_trained(trained)
-    plan = open_plan(get_config_file(config_path))
-    model = plan.build_model(not weights)
+    run = open_config(get_config_file(config_path))
+    model = run.build_model(with_part_weights=not weights, device=device)
     if weights:
         SafeCheckpointer(model).load(weights)
-    return model if device is None else model.to(torch.device(device))
+    return model
 
 
 def get_from_file(path: str, device: str | None = None) -> nn.Module:
@@ -109,11 +105,8 @@ def get_from_file(path: str, device: str | None = None) -> nn.Module:
         ValueError: it holds no configuration, or is no weight file.
         FileNotFoundError: it is missing.
     """
-    file = read_weight_file(path)
-    cfg = inference_config(file, source=path)
-    cfg.MODEL.DEVICE = usable_device(cfg.MODEL.DEVICE if device is None else device)
-    model = plan_from_yaml(cfg).build_model(False)
-    load_weights(model, file.tensors, source=path, require_all_parameters=True)
+    model = open_config(path).build_model(with_part_weights=False, device=device)
+    load_weights(model, read_weight_file(path).tensors, source=path, require_all_parameters=True)
     return model.eval()
 
 

@@ -29,7 +29,8 @@ from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from tcm_d2.engine.open_config import open_plan
+from tcm_d2.config.registries import add_import_option, import_user_parts
+from tcm_d2.config.run import open_config
 from tcm_d2.files import write_bytes_atomically
 
 # The image tower's coarsest stride, to which images are padded.
@@ -129,6 +130,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
+    add_import_option(parser)
     add("--config-file", required=True, type=Path, help=".yaml or .py, see configs/")
     add("--size", type=_size_hw, default=(1024, 1024), metavar="PX", help="side, or HEIGHTxWIDTH")
     add("--depth", type=int, default=1, help="how far into the parts to look (default: 1)")
@@ -146,9 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        plan = open_plan(args.config_file, args.opts)
+        import_user_parts(args.imports)
         # Counts do not depend on the weights.
-        detector = plan.build_model(False)
+        detector = open_config(args.config_file, args.opts).build_model(with_part_weights=False)
         rows = count(detector, args.size, depth=args.depth)
         if args.json is not None:
             content = {row.name or "total": {**row._asdict()} for row in rows}

@@ -27,11 +27,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from detectron2.utils import comm
 
+from tcm_d2.config.run import open_config
 from tcm_d2.data.dota.split import SplitConfig, SplitSource, split_dataset
-from tcm_d2.engine.assembly import assemble_experiment
+from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.launch import launch
 from tcm_d2.engine.loop import train
-from tcm_d2.engine.open_config import open_plan
 from tcm_d2.engine.seeding import use_deterministic_algorithms
 from tcm_d2.synthetic import SyntheticConfig, make_synthetic_dota
 
@@ -166,13 +166,13 @@ def make_jobs(args: argparse.Namespace) -> list[Job]:
 
 def run_and_compare(jobs: list[Job], patch_dir: Path) -> list[Comparison]:
     """Train every job with each number of processes."""
-    device = open_plan(jobs[0].config_file, jobs[0].overrides).device
+    device = open_config(jobs[0].config_file, jobs[0].overrides).device
     for num_processes in NUM_PROCESSES:
         launch(
             run_jobs,
             num_processes,
             args=(jobs, str(patch_dir)),
-            use_cuda=torch.device(device).type == "cuda",
+            use_cuda=device.type == "cuda",
         )
     return [Comparison(job.model, job.norm, (_losses(job, 1), _losses(job, 2))) for job in jobs]
 
@@ -208,8 +208,8 @@ def run_jobs(jobs: list[Job], patch_dir: str) -> None:
         output_dir = Path(job.folder, str(comm.get_world_size()))
         (output_dir / "metrics.json").unlink(missing_ok=True)
         places = ["DATASETS.PATCH_DIRS", repr([f"{DATASET_NAME}={patch_dir}"])]
-        plan = open_plan(job.config_file, [*job.overrides, *places, "OUTPUT_DIR", str(output_dir)])
-        experiment = assemble_experiment(plan, for_training=True, resume=False)
+        run = open_config(job.config_file, [*job.overrides, *places, "OUTPUT_DIR", str(output_dir)])
+        experiment = build_experiment(run, for_training=True)
         _switch_on_residual_branches(experiment.model)
         if job.in_float64:
             experiment.model.double()

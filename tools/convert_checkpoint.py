@@ -28,12 +28,13 @@ from torch import Tensor
 
 import tcm_d2
 from tcm_d2.checkpoint.convert import convert_state_dict, find_own_head
-from tcm_d2.checkpoint.inference_file import inference_metadata
 from tcm_d2.checkpoint.load import load_weights, match_weights
 from tcm_d2.checkpoint.load_report import names_by_first_part, report_table
 from tcm_d2.cli.options import parse_options
+from tcm_d2.config.registries import add_import_option, import_user_parts
+from tcm_d2.config.run import open_config
+from tcm_d2.config.saved_copy import inference_metadata
 from tcm_d2.engine.loop import EMA_KEY
-from tcm_d2.engine.open_config import open_plan
 from tcm_d2.files import write_atomically
 from tcm_d2.messages import some_names
 from tcm_d2.modeling.clip.text import decode_prompts
@@ -63,6 +64,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--weights", required=True, type=Path, metavar="FILE", help="weights of any kind")
     add("--output", type=Path, metavar="FILE", help="to write: .pth or .safetensors")
+    add_import_option(parser)
     add("--config-file", metavar="FILE", help="check against its model; .yaml or .py")
     add("--inspect", action="store_true", help="say what the file is (and fits), write nothing")
     add(
@@ -86,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Inspect or convert; return 0, or 1 after one line on standard error."""
     args = parse_arguments(arguments)
     try:
+        import_user_parts(args.imports)
         if args.output is not None:
             check_output(args.weights, args.output, overwrite=args.overwrite)
         file = read_weight_file(args.weights)
@@ -157,7 +160,8 @@ def convert_for_model(
     Raises:
         FileNotFoundError, ValueError: the configuration cannot be used, or nothing fits.
     """
-    model = open_plan(config_file, overrides).build_model(False)
+    run = open_config(config_file, overrides)
+    model = run.build_model(with_part_weights=False, device="cpu")
     tensors, report = match_weights(model.state_dict(), file.tensors, source=str(path))
     return Converted(tensors, {}, report.as_table())
 
@@ -171,18 +175,18 @@ def convert_for_inference(
         FileNotFoundError, ValueError: the configuration cannot be used, parameters are missing, or
             the prompts depend on the image.
     """
-    plan = open_plan(config_file, overrides)
-    model = plan.build_model(False)
+    run = open_config(config_file, overrides)
+    model = run.build_model(with_part_weights=False, device="cpu")
     report = load_weights(model, file.tensors, source=str(path), require_all_parameters=True)
-    if plan.ema_decay and EMA_KEY in file.rest:
+    if run.train.ema_decay and EMA_KEY in file.rest:
         source = f"{path}, {EMA_KEY}"
         report = load_weights(model, file.rest[EMA_KEY], source=source, require_all_parameters=True)
     num_before = sum(parameter.numel() for parameter in model.parameters())
-    if plan.prompts is not None:
+    if run.prompts is not None:
         model.fix_text()
     num_after = sum(parameter.numel() for parameter in model.parameters())
     left_out = f"parameters left out: {num_before - num_after:,} of {num_before:,}"
-    metadata = inference_metadata(plan.text, plan.prompts or plan.classes)
+    metadata = inference_metadata(run.text, run.prompts or run.dataloader.classes)
     return Converted(model.state_dict(), metadata, f"{report.as_table()}\n{left_out}")
 
 

@@ -24,6 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from tcm_d2 import Detector
 from tcm_d2.cli.options import parse_options
+from tcm_d2.config.registries import add_import_option, import_user_parts
 from tcm_d2.inference.batch_run import (
     PICTURE_FORMATS,
     FileOutcome,
@@ -55,6 +56,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="output folder of a training, or .pth or .safetensors beside config.yaml; default: a "
         "small detector of rendered scenes",
     )
+    add_import_option(parser)
     model.add_argument("--config-file", help="where it does not lie beside the weights")
     model.add_argument("--device", help="cuda, cuda:1, cpu; default: CUDA where there is one")
     model.add_argument("--classes", nargs="+", help="names in label order")
@@ -94,6 +96,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def make_detector(args: argparse.Namespace) -> Detector:
     """Return the detector that the command line names."""
+    import_user_parts(args.imports)
     named = args.weights or args.config_file
     if named is None:
         named = DEFAULT_NAME

@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 
 from tcm_d2.checkpoint.load import load_weights
+from tcm_d2.config.registries import add_import_option, import_user_parts
+from tcm_d2.config.run import open_config
 from tcm_d2.engine.loop import EMA_KEY
-from tcm_d2.engine.open_config import open_plan
 from tcm_d2.export.comparing import compare_outputs
 from tcm_d2.export.dense_model import DenseModel
 from tcm_d2.export.files import SUFFIXES, export_metadata, save_onnx, save_program, trace
@@ -38,6 +39,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
+    add_import_option(parser)
     add("--config-file", required=True, metavar="FILE", help=".yaml or .py, see configs/")
     add("--weights", required=True, metavar="FILE", help="what MODEL.WEIGHTS takes")
     add("--output", required=True, type=Path, metavar="FILE", help="to write: .onnx or .pt2")
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     try:
         export(args)
-    except (ValueError, ImportError, OSError) as error:
+    except (ValueError, TypeError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -77,20 +79,21 @@ def export(args: argparse.Namespace) -> None:
         raise ValueError(f"--output '{args.output}': expected {' or '.join(SUFFIXES)} at the end")
     if args.output.exists() and not args.overwrite:
         raise ValueError(f"--output '{args.output}': exists; --overwrite replaces it")
-    plan = open_plan(args.config_file, args.opts)
-    detector = plan.build_model(False)
+    import_user_parts(args.imports)
+    run = open_config(args.config_file, args.opts)
+    detector = run.build_model(with_part_weights=False, device="cpu")
     file = read_weight_file(args.weights)
     load_weights(detector, file.tensors, source=args.weights, require_all_parameters=True)
-    if plan.ema_decay and EMA_KEY in file.rest:
+    if run.train.ema_decay and EMA_KEY in file.rest:
         load_weights(detector, file.rest[EMA_KEY], source=f"{args.weights}, {EMA_KEY}")
     kind = "candidates" if args.postprocess else "dense"
-    model = DenseModel(detector.to("cpu"), kind=kind)
-    names = plan.classes or plan.prompts or [str(i) for i in range(plan.num_classes)]
+    model = DenseModel(detector, kind=kind)
+    names = run.dataloader.classes or run.prompts or [str(i) for i in range(run.num_classes or 0)]
     size_hw = tuple(args.size)
     metadata = export_metadata(
         model,
         class_names=names,
-        image_format=plan.build_mapper(False).image_format,
+        image_format=run.build_mapper(is_train=False).image_format,
         batch_size=None if args.dynamic else args.batch_size,
         size_hw=None if args.dynamic else size_hw,
     )

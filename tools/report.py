@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from tcm_d2.cli.options import parse_options
+from tcm_d2.config.registries import add_import_option, import_user_parts
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import list_labels
 from tcm_d2.data.images import read_image
@@ -77,6 +78,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--num-pictures", type=int, default=24, metavar="N", help="the worst N (default: 24)")
     add("--max-mb", type=float, default=12.0, help="for the pictures, which shrink to fit")
     add("--image-format", choices=IMAGE_FORMATS, default="webp")
+    add_import_option(parser)
     add("--config-file", type=Path, metavar="FILE", help="of a detector, for score maps")
     add("--weights", metavar="FILE", help="of that detector")
     add("--device", metavar="NAME", help="of that detector (default: CUDA where there is one)")
@@ -166,6 +168,7 @@ def make_pictures(analysis: Analysis, args: argparse.Namespace) -> list[Picture]
     ][: args.num_pictures]
     maps: dict[int, np.ndarray] = {}
     if args.config_file is not None:
+        import_user_parts(args.imports)
         detector = build_pretrained(
             find_sources(args.config_file, weights=args.weights, config_file=None),
             device=args.device,

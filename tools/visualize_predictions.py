@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from tcm_d2.cli.options import parse_options
+from tcm_d2.config.registries import add_import_option, import_user_parts
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import list_labels, read_label
 from tcm_d2.data.images import list_images, read_image
@@ -79,6 +80,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--score-maps", action="store_true", help="a sheet of TCM's score maps")
     add("--map-classes", nargs="+", metavar="NAME", help="only these, in this order")
     add("--window-px", type=int, default=1024, help="of score maps: the patches' size in training")
+    add_import_option(parser)
     add("--config-file", type=Path, metavar="FILE", help="of the detector, for score maps")
     add("--weights", metavar="FILE", help="of the detector, for score maps")
     add("--device", metavar="NAME", help="of the detector (default: CUDA where there is one)")
@@ -181,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results = None if args.detections is None else Results(args.detections, args.classes)
         detector = chosen = None
         if args.score_maps:
+            import_user_parts(args.imports)
             detector = build_pretrained(
                 find_sources(args.config_file, weights=args.weights, config_file=None),
                 device=args.device,

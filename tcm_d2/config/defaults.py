@@ -5,6 +5,7 @@ Numbers stand here and in the YAML files only; constructors carry no hyper-param
 
 from __future__ import annotations
 
+import torch
 from detectron2.config import CfgNode, get_cfg
 
 from tcm_d2.config.registries import add_part_configs, import_parts
@@ -145,6 +146,7 @@ def _add_head_keys(cfg: CfgNode) -> None:
 
 
 def _add_model_keys(cfg: CfgNode) -> None:
+    cfg.MODEL.META_ARCHITECTURE = "TCMRotatedFCOS"
     # Any backbone of Detectron2's registry; without TCM where it is none of CLIP's.
     cfg.MODEL.BACKBONE.NAME = "build_clip_resnet_backbone"
     _add_clip_keys(cfg)
@@ -161,10 +163,20 @@ def _add_model_keys(cfg: CfgNode) -> None:
     cfg.MODEL.PIXEL_MEAN = [122.7709383, 116.7460125, 104.09373615]
     cfg.MODEL.PIXEL_STD = [68.5005327, 66.6321579, 70.32316305]
     cfg.MODEL.MASK_ON = False
+    # CUDA where there is one. A device that is named here has to be there.
+    cfg.MODEL.DEVICE = default_device()
+
+
+def default_device() -> str:
+    """Return the name of the device where a model runs that names none."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _add_input_keys(cfg: CfgNode) -> None:
     cfg.INPUT.FORMAT = "RGB"
+    # Detectron2's own resizing, which only its own mapper and DefaultPredictor do: 0 is none.
+    cfg.INPUT.MIN_SIZE_TRAIN = (0,)
+    cfg.INPUT.MIN_SIZE_TEST = 0
     # Probabilities of a horizontal, vertical and diagonal (both) flip; at most one happens.
     cfg.INPUT.FLIP_PROBS = [0.25, 0.25, 0.25]
     # Probability of a rotation about the image centre by an angle in +-ROTATION_MAX_DEG.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import builtins
 import difflib
-import inspect
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,16 +18,14 @@ from detectron2.config import LazyConfig
 from detectron2.utils.registry import locate
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from tcm_d2.config.loader import missing_file_message
+from tcm_d2.config.old_names import rename_override
+from tcm_d2.config.plain import TARGET_KEY
 
-TARGET_KEY = "_target_"
 SUFFIX = ".py"
 _SOURCE = "command line"
-# Arguments that are gone, by what took them: files written before still name them.
-_RETIRED = {"RotatedDatasetMapper": ("load_alternatives",)}
 
 
 def load_lazy_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> DictConfig:
@@ -59,6 +56,22 @@ def load_lazy_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()
     return cfg
 
 
+def located(value: Any) -> Any:
+    """Return plain data with the names of targets replaced by what they name.
+
+    For what a Python configuration says, which is trusted to name anything: Detectron2 has names in
+    place of dataclasses.
+    """
+    if isinstance(value, list):
+        return [located(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    result = {key: located(entry) for key, entry in value.items()}
+    if isinstance(result.get(TARGET_KEY), str):
+        result[TARGET_KEY] = locate(result[TARGET_KEY])
+    return result
+
+
 def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """Change ``cfg`` in place; see :func:`load_lazy_config`."""
     for text in overrides:
@@ -81,57 +94,21 @@ def apply_overrides(cfg: DictConfig, overrides: Sequence[str]) -> None:
                 f"{_SOURCE}: '{text}': keys are not deleted; set them to another value"
             )
         key = override.key_or_group
-        if not override.is_add():
-            value = _fitting(value, _lookup(cfg, key), key)
-        OmegaConf.update(cfg, key, value, merge=False, force_add=True)
+        pairs = [(key, value)]
+        if not override.is_add() and not _has(cfg, key):
+            pairs = rename_override(key, value)
+        for key, value in pairs:
+            if not override.is_add():
+                value = _fitting(value, _lookup(cfg, key), key)
+            OmegaConf.update(cfg, key, value, merge=False, force_add=True)
 
 
-def check_calls(cfg: DictConfig) -> None:
-    """Raise ValueError when a call in ``cfg`` has an unknown argument or value that is not there.
-
-    Arguments still missing are not looked at: some come at run time. Retired ones are deleted.
-
-    Raises:
-        ValueError: names the key and near matches, or the interpolation that leads nowhere.
-    """
+def _has(cfg: DictConfig, key: str) -> bool:
     try:
-        calls = list(_calls(cfg, ""))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"configuration: {str(error).splitlines()[0]}") from None
-    for key, node in calls:
-        target = node[TARGET_KEY]
-        target = locate(target) if isinstance(target, str) else target
-        try:
-            parameters = inspect.signature(target).parameters
-        except (TypeError, ValueError):  # written in C
-            continue
-        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            continue
-        for name in list(map(str, node)):
-            if name in _RETIRED.get(target.__name__, ()):
-                with open_dict(node):
-                    del node[name]
-            elif name != TARGET_KEY and name not in parameters:
-                near = difflib.get_close_matches(name, list(parameters), n=3, cutoff=0.5)
-                raise ValueError(
-                    f"configuration: {key}.{name}: {target.__name__} takes no such argument"
-                    + (f"; near matches: {', '.join(near)}" if near else "")
-                    + f"; it takes: {', '.join(parameters)}"
-                )
-
-
-def _calls(node: Any, prefix: str) -> Iterator[tuple[str, DictConfig]]:
-    """Yield (key, node) of every call at or below ``node``; resolves all interpolations."""
-    if isinstance(node, DictConfig) and not node._is_none():
-        if TARGET_KEY in node:
-            yield prefix, node
-        items = [(f"{key!s}", node[key]) for key in node]
-    elif isinstance(node, ListConfig) and not node._is_none():
-        items = [(str(index), value) for index, value in enumerate(node)]
-    else:
-        return
-    for key, value in items:
-        yield from _calls(value, f"{prefix}.{key}" if prefix else key)
+        _lookup(cfg, key)
+    except ValueError:
+        return False
+    return True
 
 
 def _lookup(cfg: DictConfig, key: str) -> Any:

@@ -18,6 +18,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from tcm_d2.config.defaults import get_tcm_config
+from tcm_d2.config.old_names import drop_old_defaults
 
 BASE_KEY = "_BASE_"
 
@@ -54,8 +55,7 @@ def load_config_text(text: str, *, source: str) -> CfgNode:
         text: a YAML mapping.
         source: where it is from, for messages.
     """
-    tree = _parse_yaml(text, source)
-    _choose_clip_backbone(tree)
+    tree = parse_yaml(text, source)
     if BASE_KEY in tree:
         raise ValueError(f"{source}: {BASE_KEY}: expected a whole configuration without bases")
     cfg = get_tcm_config()
@@ -81,7 +81,7 @@ def merge_overrides(cfg: CfgNode, overrides: Sequence[str]) -> None:
     if len(overrides) % 2:
         raise ValueError(
             f"command line: expected KEY VALUE pairs, got {len(overrides)} entries: "
-            f"{' '.join(overrides)}; '{overrides[-1]}' has no partner"
+            f"{' '.join(overrides)}; '{overrides[-1]}' has no value"
         )
     for key, text in zip(overrides[::2], overrides[1::2]):
         tree: Any = _decode(text, _lookup(cfg, key))
@@ -96,7 +96,7 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, dict
     if resolved in seen:
         chain = " -> ".join(p.name for p in (*seen, resolved))
         raise ValueError(f"{path}: {BASE_KEY} goes in a circle: {chain}")
-    tree = _read_yaml(path)
+    tree = read_yaml(path)
     bases = tree.pop(BASE_KEY, [])
     if isinstance(bases, str):
         bases = [bases]
@@ -113,32 +113,20 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, dict
         if not base_path.is_file():
             raise FileNotFoundError(f"{path}: {BASE_KEY}: no file '{base_path}'")
         layers += _read_with_bases(base_path, (*seen, resolved))
-    _choose_clip_backbone(tree)
     return [*layers, (str(path), tree)]
 
 
-def _choose_clip_backbone(tree: dict[str, Any]) -> None:
-    """Give the copy of a run from before MODEL.BACKBONE.NAME was read the backbone it had.
-
-    Such a copy holds every key of Detectron2's with its default, and no name of a head.
-    """
-    model = tree.get("MODEL")
-    if "VERSION" in tree and isinstance(model, dict) and "LOAD_PROPOSALS" in model:
-        if "NAME" not in model.get("ROTATED_HEAD", {}):
-            model.get("BACKBONE", {}).pop("NAME", None)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(missing_file_message(path, (".yaml", ".yml")))
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a YAML file: {error}") from None
-    return _parse_yaml(text, str(path))
+    return parse_yaml(text, str(path))
 
 
-def _parse_yaml(text: str, source: str) -> dict[str, Any]:
+def parse_yaml(text: str, source: str) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(text)
     except yaml.constructor.ConstructorError as error:
@@ -174,6 +162,7 @@ def missing_file_message(path: Path, suffixes: Sequence[str]) -> str:
 def _merge_tree(cfg: CfgNode, tree: dict[str, Any], source: str) -> None:
     if cfg.is_frozen():
         raise ValueError(f"{source}: the configuration is frozen; merge before cfg.freeze()")
+    drop_old_defaults(tree)
     _assign(cfg, _checked(cfg, cfg, tree, "", source))
 
 

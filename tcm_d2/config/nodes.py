@@ -42,11 +42,18 @@ def configurable_with_nodes(
         def call(*args: Any, **kwargs: Any) -> Any:
             return function(*args, **{name: build_node(value) for name, value in kwargs.items()})
 
+        call.takes_nodes = True  # type: ignore[attr-defined]
         return call
 
     if init is not None:
         return configurable(with_built_arguments(init))
     return lambda function: configurable(from_config=from_config)(with_built_arguments(function))
+
+
+def takes_nodes(part: Any) -> bool:
+    """Return whether a class or function is decorated with `configurable_with_nodes`."""
+    function = getattr(part, "__init__") if isinstance(part, type) else part  # noqa: B009
+    return bool(getattr(function, "takes_nodes", False))
 
 
 def find_part(registry: Registry, name: str, *, key: str) -> Any:

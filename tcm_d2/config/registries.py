@@ -11,9 +11,11 @@ It may declare ``add_config(cfg)``, a classmethod or an attribute, that adds its
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,6 +37,11 @@ PART_REGISTRY = Registry("PART")
 PART_REGISTRY.__doc__ = """
 Everything else that a configuration may name: assigners, necks, mappers, evaluators, recipes.
 """
+EVALUATOR_REGISTRY = Registry("EVALUATOR")
+EVALUATOR_REGISTRY.__doc__ = """
+What evaluates data sets of an ``evaluator_type`` other than "dota": classes or functions of that
+name, called with dataset_name, output_dir and distributed.
+"""
 REGISTRIES = (
     ROTATED_HEAD_REGISTRY,
     ROTATED_LOSS_REGISTRY,
@@ -44,7 +51,12 @@ REGISTRIES = (
 )
 
 # Modules whose import registers what comes with this library.
-BUILT_IN_MODULES = ("tcm_d2.modeling",)
+BUILT_IN_MODULES = (
+    "tcm_d2.modeling",
+    "tcm_d2.data.mapper",
+    "tcm_d2.evaluation.dota_evaluator",
+    "tcm_d2.engine.optim",
+)
 
 
 def import_parts() -> None:
@@ -89,6 +101,28 @@ def import_user_part(name_or_file: str | os.PathLike[str]) -> ModuleType:
             "the file"
         )
     return module
+
+
+def import_user_parts(names_or_files: Sequence[str]) -> None:
+    """Do `import_user_part` with each."""
+    for name_or_file in names_or_files:
+        import_user_part(name_or_file)
+
+
+def add_import_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--import`` to a command line; what it names goes to `import_user_parts`.
+
+    Only the person at the command line names code to run, never a configuration.
+    """
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE_OR_FILE",
+        help="my_package.my_head or my_head.py: run it first, so that it registers parts or data "
+        "sets of your own; may be repeated",
+    )
 
 
 def registered_targets() -> dict[str, Any]:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 from detectron2.config import CfgNode
+
+from tcm_d2.config.plain import make_node
+from tcm_d2.config.registries import PART_REGISTRY
 
 
 class Augmented(NamedTuple):
@@ -88,6 +91,7 @@ def rotate(
     return Augmented(turned, moved)
 
 
+@PART_REGISTRY.register()
 class RandomFlip:
     """At most one flip: horizontal, vertical or diagonal (both), with their probabilities."""
 
@@ -108,6 +112,7 @@ class RandomFlip:
         return flip(image, points, along_x=choice != 1, along_y=choice != 0)
 
 
+@PART_REGISTRY.register()
 class RandomResize:
     """Resize by one of the factors, drawn evenly."""
 
@@ -124,6 +129,7 @@ class RandomResize:
         return resize(image, points, factor=self._factors[rng.integers(len(self._factors))])
 
 
+@PART_REGISTRY.register()
 class RandomRotation:
     """Turn by an angle drawn evenly from +-max_angle_deg, with a probability."""
 
@@ -158,26 +164,26 @@ def apply_augmentations(
     return current
 
 
-def build_augmentations(cfg: CfgNode, is_train: bool) -> list[PointAugmentation]:
-    """Return the augmentations of a configuration (``INPUT.*``) that do something.
+def augmentation_nodes(cfg: CfgNode, is_train: bool) -> list[dict[str, Any]]:
+    """Return the augmentations of a configuration (``INPUT.*``) that do something, as nodes.
 
     Uncovered pixels after a rotation get ``MODEL.PIXEL_MEAN``, which is in the image's own channel
     order and 0 after normalisation.
     """
+    image = cfg.INPUT
     if not is_train:
-        factors = [cfg.INPUT.RESIZE_FACTOR_TEST]
-        return [] if factors == [1.0] else [RandomResize(factors)]
-    augmentations: list[PointAugmentation] = []
-    if list(cfg.INPUT.RESIZE_FACTORS_TRAIN) != [1.0]:
-        augmentations.append(RandomResize(cfg.INPUT.RESIZE_FACTORS_TRAIN))
-    if any(cfg.INPUT.FLIP_PROBS):
-        augmentations.append(RandomFlip(cfg.INPUT.FLIP_PROBS))
-    if cfg.INPUT.ROTATION_PROB > 0:
-        augmentations.append(
-            RandomRotation(
-                cfg.INPUT.ROTATION_PROB,
-                cfg.INPUT.ROTATION_MAX_DEG,
-                border_rgb=cfg.MODEL.PIXEL_MEAN,
-            )
-        )
-    return augmentations
+        factors = [image.RESIZE_FACTOR_TEST]
+        return [] if factors == [1.0] else [make_node(RandomResize, {"factors": factors})]
+    nodes = []
+    if list(image.RESIZE_FACTORS_TRAIN) != [1.0]:
+        nodes.append(make_node(RandomResize, {"factors": image.RESIZE_FACTORS_TRAIN}))
+    if any(image.FLIP_PROBS):
+        nodes.append(make_node(RandomFlip, {"probabilities": image.FLIP_PROBS}))
+    if image.ROTATION_PROB > 0:
+        rotation = {
+            "probability": image.ROTATION_PROB,
+            "max_angle_deg": image.ROTATION_MAX_DEG,
+            "border_rgb": cfg.MODEL.PIXEL_MEAN,
+        }
+        nodes.append(make_node(RandomRotation, rotation))
+    return nodes

@@ -9,12 +9,14 @@ from typing import Any, Literal, NamedTuple
 import cv2
 import numpy as np
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from detectron2.structures import Instances, RotatedBoxes
 from torch import Tensor
 
+from tcm_d2.config.nodes import configurable_with_nodes
+from tcm_d2.config.registries import PART_REGISTRY
 from tcm_d2.data.annotations import NO_OBJECTS, DictObjects, objects_of, whole_image_keys
-from tcm_d2.data.augmentation import PointAugmentation, apply_augmentations, build_augmentations
+from tcm_d2.data.augmentation import PointAugmentation, apply_augmentations, augmentation_nodes
 from tcm_d2.data.images import BadImageError, read_image
 from tcm_d2.structures.conversions import quads_to_boxes
 from tcm_d2.structures.masks import boxes_to_class_masks
@@ -36,6 +38,7 @@ class _Target(NamedTuple):
     difficult: Tensor  # (M,)
 
 
+@PART_REGISTRY.register()
 class RotatedDatasetMapper:
     """Reads the image, moves image and corners together, fits the boxes.
 
@@ -57,7 +60,7 @@ class RotatedDatasetMapper:
     which Detectron2 seeds per worker.
     """
 
-    @configurable
+    @configurable_with_nodes
     def __init__(
         self,
         *,
@@ -98,13 +101,13 @@ class RotatedDatasetMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool) -> dict[str, Any]:
-        """Return the constructor's arguments for a configuration."""
+        """Return the constructor's arguments for a configuration; augmentations as nodes."""
         return {
             "is_train": is_train,
-            "augmentations": build_augmentations(cfg, is_train),
+            "augmentations": augmentation_nodes(cfg, is_train),
             "image_format": cfg.INPUT.FORMAT,
             "num_classes": cfg.MODEL.ROTATED_HEAD.NUM_CLASSES,
-            "with_class_masks": cfg.MODEL.TCM.ENABLED,
+            "with_class_masks": is_train and cfg.MODEL.TCM.ENABLED,
             "mask_stride_px": cfg.MODEL.TCM.AUX_STRIDE_PX,
             "on_bad_image": cfg.INPUT.ON_BAD_IMAGE,
         }

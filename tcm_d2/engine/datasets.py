@@ -107,7 +107,7 @@ def check_name(name: str) -> None:
 
 
 def check_dataset_fits(
-    name: str, *, num_classes: int, prompts: Sequence[str] | None, text: str
+    name: str, *, num_classes: int | None, prompts: Sequence[str] | None, text: str
 ) -> None:
     """Raise when a model's classes cannot be those of a data set.
 
@@ -115,7 +115,7 @@ def check_dataset_fits(
 
     Args:
         name: a registered data set.
-        num_classes: outputs of the model's head.
+        num_classes: outputs of the model's head; None where it does not say.
         prompts: class prompts in label order; None for a model without text.
         text: what the model's prompts are called in a warning.
 

@@ -9,10 +9,16 @@ from typing import Any
 
 import torch
 from detectron2.solver.lr_scheduler import WarmupParamScheduler
-from fvcore.common.param_scheduler import MultiStepParamScheduler, ParamScheduler
+from fvcore.common.param_scheduler import (
+    CosineParamScheduler,
+    MultiStepParamScheduler,
+    ParamScheduler,
+)
 from tabulate import tabulate
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from tcm_d2.config.registries import PART_REGISTRY
 
 logger = logging.getLogger(__name__)
 
@@ -142,6 +148,54 @@ def scale_learning_rate(base_lr: float, *, batch_size: int, reference_batch_size
     return scaled
 
 
+@PART_REGISTRY.register()  # type: ignore[untyped-decorator]
+def build_recipe_optimizer(
+    model: nn.Module,
+    *,
+    batch_size: int,
+    name: str,
+    lr: float,
+    reference_batch_size: int,
+    image_tower_lr_factor: float,
+    weight_decay: float,
+    betas: Sequence[float],
+    eps: float,
+    momentum: float,
+    nesterov: bool,
+    clip_max_norm: float,
+    clip_norm_type: float,
+) -> Optimizer:
+    """Return the optimizer of a model with the recipe's parameter groups and clipping.
+
+    Args:
+        model: see `build_parameter_groups`.
+        batch_size: images per iteration in all processes.
+        name, betas, eps, momentum, nesterov: see `build_optimizer`.
+        lr, reference_batch_size: see `scale_learning_rate`.
+        image_tower_lr_factor, weight_decay: see `build_parameter_groups`.
+        clip_max_norm: largest norm of all gradients together; 0 does not clip.
+        clip_norm_type: p of this norm.
+    """
+    optimizer = build_optimizer(
+        build_parameter_groups(
+            model,
+            base_lr=scale_learning_rate(
+                lr, batch_size=batch_size, reference_batch_size=reference_batch_size
+            ),
+            image_tower_lr_factor=image_tower_lr_factor,
+            weight_decay=weight_decay,
+        ),
+        name=name,
+        betas=betas,
+        eps=eps,
+        momentum=momentum,
+        nesterov=nesterov,
+    )
+    if clip_max_norm > 0:
+        clip_gradients_before_step(optimizer, max_norm=clip_max_norm, norm_type=clip_norm_type)
+    return optimizer
+
+
 def iterations_per_epoch(num_images: int, total_batch_size: int) -> int:
     """Return the iterations after which every image was seen at least once.
 
@@ -150,6 +204,7 @@ def iterations_per_epoch(num_images: int, total_batch_size: int) -> int:
     return math.ceil(num_images / total_batch_size)
 
 
+@PART_REGISTRY.register()  # type: ignore[untyped-decorator]
 def build_lr_multiplier(
     *,
     max_iter: int,
@@ -167,8 +222,7 @@ def build_lr_multiplier(
     Raises:
         ValueError: when ``max_iter`` is not positive or the milestones do not increase.
     """
-    if max_iter < 1:
-        raise ValueError(f"number of iterations: expected at least 1, got {max_iter}")
+    _check_length(max_iter)
     if list(milestones) != sorted(set(milestones)) or (milestones and milestones[0] < 1):
         raise ValueError(
             f"learning-rate steps: expected increasing numbers from 1, got {list(milestones)}"
@@ -176,9 +230,43 @@ def build_lr_multiplier(
     steps = [step for step in milestones if step < max_iter]
     if len(steps) < len(milestones):
         logger.warning("learning-rate steps %s: the run ends at %d", list(milestones), max_iter)
-    schedule: ParamScheduler = MultiStepParamScheduler(
+    schedule = MultiStepParamScheduler(
         values=[gamma**k for k in range(len(steps) + 1)], milestones=steps, num_updates=max_iter
     )
+    return _after_warmup(schedule, max_iter, warmup_iters, warmup_factor)
+
+
+@PART_REGISTRY.register()  # type: ignore[untyped-decorator]
+def build_cosine_multiplier(
+    *,
+    max_iter: int,
+    milestones: Sequence[int],
+    end_factor: float,
+    warmup_iters: int,
+    warmup_factor: float,
+) -> ParamScheduler:
+    """Return the factor on all learning rates as a function of iteration / max_iter.
+
+    It falls from 1 to ``end_factor`` as half a cosine, after a warm-up as `build_lr_multiplier`'s.
+
+    Args:
+        milestones: not used, there are no steps.
+
+    Raises:
+        ValueError: when ``max_iter`` is not positive.
+    """
+    _check_length(max_iter)
+    return _after_warmup(CosineParamScheduler(1, end_factor), max_iter, warmup_iters, warmup_factor)
+
+
+def _check_length(max_iter: int) -> None:
+    if max_iter < 1:
+        raise ValueError(f"number of iterations: expected at least 1, got {max_iter}")
+
+
+def _after_warmup(
+    schedule: ParamScheduler, max_iter: int, warmup_iters: int, warmup_factor: float
+) -> ParamScheduler:
     if warmup_iters > max_iter:
         logger.warning(
             "warm-up of %d iterations: shortened to the %d of the run", warmup_iters, max_iter

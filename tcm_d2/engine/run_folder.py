@@ -11,7 +11,8 @@ from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.logger import setup_logger
 
-from tcm_d2.engine.plan import Plan
+from tcm_d2.config.run import Run
+from tcm_d2.config.saved_copy import COPY_NAME
 from tcm_d2.engine.seeding import use_deterministic_algorithms
 from tcm_d2.files import write_atomically
 
@@ -20,32 +21,14 @@ logger = logging.getLogger(__name__)
 _LOGGERS = {"tcm_d2": "tcm", "detectron2": "d2", "fvcore": "fvcore"}
 
 
-def usable_device(name: str) -> str:
-    """Return ``name``, or "cpu" with a log line where it asks for CUDA and there is none.
-
-    Raises:
-        ValueError: when torch knows no such device.
-    """
-    try:
-        kind = torch.device(name).type
-    except RuntimeError as error:
-        raise ValueError(
-            f"MODEL.DEVICE: expected a device such as 'cuda' or 'cpu', got {name!r} ({error})"
-        ) from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        logger.warning("MODEL.DEVICE is %r but there is no CUDA: using the CPU", name)
-        return "cpu"
-    return name
-
-
-def setup_run(plan: Plan, command_line: str) -> None:
+def setup_run(run: Run, command_line: str) -> None:
     """Open the logs, copy the configuration into the output folder, make the run deterministic.
 
     Args:
-        plan: the folder is made where missing; a seed >= 0 asks for deterministic algorithms.
+        run: the folder is made where missing; a seed >= 0 asks for deterministic algorithms.
         command_line: for the log.
     """
-    output_dir = Path(plan.output_dir)
+    output_dir = Path(run.train.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     rank = comm.get_rank()
     for name, abbreviation in _LOGGERS.items():
@@ -56,10 +39,10 @@ def setup_run(plan: Plan, command_line: str) -> None:
     logger.info("environment:\n%s", collect_env_info())
     logger.info("command line: %s", command_line)
     if comm.is_main_process():
-        path = output_dir / plan.text_name
-        write_atomically(path, lambda stream: stream.write(plan.text.encode()))
+        path = output_dir / COPY_NAME
+        write_atomically(path, lambda stream: stream.write(run.text.encode()))
         logger.info("full configuration in %s", path)
-    if plan.seed >= 0:
+    if run.train.seed >= 0:
         use_deterministic_algorithms()
     else:
-        torch.backends.cudnn.benchmark = plan.cudnn_benchmark
+        torch.backends.cudnn.benchmark = run.train.cudnn_benchmark

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 from collections.abc import Iterator
@@ -9,6 +10,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
 
 
 def derive_seed(*parts: int) -> int:
@@ -21,6 +25,15 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - augmentations may draw from the global generator
     torch.manual_seed(seed)
+
+
+def shared_seed(seed: int) -> int:
+    """Return ``seed``, or for a negative one a random number that all processes share."""
+    if seed >= 0:
+        return seed
+    drawn = int(comm.shared_random_seed())
+    logger.info("SEED is -1: this run draws %d", drawn)
+    return drawn
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from tcm_d2.config.registries import PART_REGISTRY
 from tcm_d2.data.dota.labels import OnError
 from tcm_d2.evaluation.analysis.export import export_evaluation
 from tcm_d2.evaluation.analysis.result import EvaluationResult, analyze_evaluation
@@ -54,6 +55,7 @@ ANALYSES: tuple[str, ...] = ("none", "numbers", "pictures")
 _NEEDED_KEYS = ("image_id", "source_image_id", "patch_origin_xy", "patch_scale")
 
 
+@PART_REGISTRY.register()
 class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
     """Score rotated detections on patches by the DOTA devkit's rules on whole images.
 

@@ -38,11 +38,17 @@ class DenseModel(nn.Module):
                 own inference would give to NMS.
 
         Raises:
+            TypeError: another detector than ours.
             ValueError: ``kind`` is neither.
         """
         super().__init__()
         if kind not in KINDS:
             raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+        if not isinstance(detector, RotatedOneStageDetector):
+            raise TypeError(
+                f"detector: a {type(detector).__name__} cannot be exported; expected a "
+                "RotatedOneStageDetector (its head says what is dense), with any backbone and head"
+            )
         detector = copy.deepcopy(detector).eval()
         text = None
         if detector.tcm is not None:

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from tcm_d2.config.defaults import get_tcm_config
 from tcm_d2.data.raster_reader.colors import UInt8Array
 from tcm_d2.inference.find_files import find_sources
 from tcm_d2.inference.large_image import ResumeFile, WindowConfig, detect_scene
@@ -29,7 +28,7 @@ from tcm_d2.inference.rasters import Scene, array_scene, open_scene
 from tcm_d2.inference.results import Detections
 from tcm_d2.inference.seams import SeamRule
 from tcm_d2.inference.speed import make_fast
-from tcm_d2.inference.tta import RotatedTTA, TTAConfig
+from tcm_d2.inference.tta import RotatedTTA, TTAConfig, read_views
 from tcm_d2.structures.detections import BoxDetections
 
 logger = logging.getLogger(__name__)
@@ -146,7 +145,7 @@ class Detector:
             seam_rule=seam_rule,
         )
         if tta:
-            views = tta if isinstance(tta, TTAConfig) else tta_config(trained.tta)
+            views = tta if isinstance(tta, TTAConfig) else read_views(trained.views)
             model = RotatedTTA(model, views)
         return cls(
             model,
@@ -346,15 +345,3 @@ def trained_size_px(model: nn.Module) -> int:
     num_cells = int(pool.positional_embedding.shape[0]) - 1
     side: int = round(num_cells**0.5) * _STRIDE_PX
     return side
-
-
-def tta_config(values: dict[str, Any]) -> TTAConfig:
-    """Return the views of TEST.TTA, lower case; keys that are missing have their defaults."""
-    defaults = get_tcm_config().TEST.TTA
-    return TTAConfig(
-        flip=values.get("flip", defaults.FLIP),
-        quarter_turns=values.get("quarter_turns", defaults.QUARTER_TURNS),
-        scales=values.get("scales", defaults.SCALES),
-        nms_threshold=values.get("nms_threshold", values.get("nms_thresh", defaults.NMS_THRESH)),
-        merge=values.get("merge", defaults.MERGE),
-    )

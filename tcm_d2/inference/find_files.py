@@ -6,20 +6,12 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from omegaconf import OmegaConf
-
-from tcm_d2.checkpoint.inference_file import holds_config
-from tcm_d2.config.lazy import TARGET_KEY, load_lazy_config
-from tcm_d2.config.loader import load_config
+from tcm_d2.config.run import WEIGHT_SUFFIXES, YAML_SUFFIXES, open_config
+from tcm_d2.config.saved_copy import COPY_NAMES, holds_config
 from tcm_d2.inference.bundled import find_shipped, list_shipped
 from tcm_d2.messages import near_match_hint
 from tcm_d2.weight_files.reading import read_weight_file
 
-WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
-YAML_SUFFIXES = (".yaml", ".yml")
-# What a run writes: its whole configuration, of the one kind or the other.
-CONFIG_COPIES = ("config.yaml", "config_lazy.yaml")
-LAZY_COPY = CONFIG_COPIES[1]
 _FINAL_WEIGHTS = ("model_final.pth", "model.safetensors", "model_final.safetensors")
 _LAST_CHECKPOINT = "last_checkpoint"
 
@@ -70,14 +62,6 @@ def find_sources(
     return Sources(target, chosen or _weights_of(target))
 
 
-def is_lazy_copy(path: Path) -> bool:
-    """Say whether a YAML file is the copy of a Python configuration that a run writes."""
-    if path.name == LAZY_COPY:
-        return True
-    text = path.read_text(encoding="utf-8", errors="replace")
-    return any(line.strip().startswith(f"{TARGET_KEY}:") for line in text.splitlines())
-
-
 def _existing(path: str | os.PathLike[str], what: str) -> Path:
     found = Path(path).expanduser()
     if not found.is_file():
@@ -88,7 +72,7 @@ def _existing(path: str | os.PathLike[str], what: str) -> Path:
 def _missing_message(path: Path) -> str:
     return (
         f"'{path}': no such file or folder{_near(path)}; expected an output folder with "
-        f"{CONFIG_COPIES[0]} and {_FINAL_WEIGHTS[0]}, a weight file with {CONFIG_COPIES[0]} beside "
+        f"{COPY_NAMES[0]} and {_FINAL_WEIGHTS[0]}, a weight file with {COPY_NAMES[0]} beside "
         f"it, a configuration, or a shipped detector ({', '.join(list_shipped())})"
     )
 
@@ -100,7 +84,7 @@ def _near(path: Path) -> str:
 
 
 def _config_in(folder: Path, *, beside: Path | None = None) -> Path:
-    names = [f"{beside.stem}.yaml", *CONFIG_COPIES] if beside else list(CONFIG_COPIES)
+    names = [f"{beside.stem}.yaml", *COPY_NAMES] if beside else list(COPY_NAMES)
     for name in names:
         if (folder / name).is_file():
             return folder / name
@@ -152,7 +136,7 @@ def _weights_in(folder: Path) -> Path:
 
 def _weights_of(config: Path) -> Path:
     """Return the weights that a configuration names, or those beside it."""
-    name = _named_weights(config)
+    name = open_config(config).train.init_checkpoint
     if name:
         return _existing(name, f"weights named in {config}:")
     try:
@@ -162,11 +146,3 @@ def _weights_of(config: Path) -> Path:
             f"'{config}': a configuration without weights ({error}). Untrained, it would find "
             "nothing: give trained ones with weights='model_final.pth' (--weights)"
         ) from None
-
-
-def _named_weights(config: Path) -> str:
-    if config.suffix == ".py":
-        return str(OmegaConf.select(load_lazy_config(config), "train.init_checkpoint") or "")
-    if is_lazy_copy(config):
-        return ""
-    return str(load_config(config).MODEL.WEIGHTS or "")

@@ -8,6 +8,7 @@ Letters: V views, M detections of all views, K kept.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from detectron2.structures import Instances, RotatedBoxes
 from torch import Tensor, nn
 
+from tcm_d2.config.run import Views
 from tcm_d2.modeling.dense.decode import rescale
 from tcm_d2.ops import batched_nms_rotated, box_iou_rotated
 from tcm_d2.structures.angles import canonicalize_boxes
@@ -117,6 +119,17 @@ def boxes_from_view(boxes: Tensor, view: View, image_size_hw: tuple[int, int]) -
     if view.is_mirrored:
         x, angle_deg = width - x, -angle_deg
     return canonicalize_boxes(torch.stack([x, y, w, h, angle_deg], dim=1))
+
+
+def read_views(views: Views) -> TTAConfig:
+    """Return the views of a configuration, enabled or not.
+
+    Raises:
+        ValueError: values that do not fit.
+    """
+    values = dataclasses.asdict(views)
+    del values["enabled"]
+    return TTAConfig(**values)
 
 
 class RotatedTTA(nn.Module):

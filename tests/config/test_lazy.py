@@ -6,10 +6,10 @@ import builtins
 from pathlib import Path
 
 import pytest
-from detectron2.config import LazyCall as L
-from omegaconf import OmegaConf
 
-from tcm_d2.config.lazy import check_calls, load_lazy_config
+from tcm_d2.config.lazy import load_lazy_config
+from tcm_d2.config.old_names import without_retired_arguments
+from tcm_d2.config.plain import check_calls
 from tcm_d2.data.mapper import RotatedDatasetMapper
 
 CONFIG = """
@@ -99,7 +99,6 @@ def test_file_that_does_not_run_is_named_and_leaves_imports_alone(
 
 def test_arguments_that_are_gone_are_dropped_from_older_configurations() -> None:
     """Run folders written before the mapper lost an argument still open."""
-    cfg = OmegaConf.create({"mapper": L(RotatedDatasetMapper)(load_alternatives=None)})
-    OmegaConf.set_struct(cfg, True)
-    check_calls(cfg)
-    assert list(cfg.mapper) == ["_target_"]
+    for target in (RotatedDatasetMapper, "tcm_d2.data.mapper.RotatedDatasetMapper"):
+        tree = {"mappers": [{"_target_": target, "load_alternatives": None}]}
+        assert without_retired_arguments(tree) == {"mappers": [{"_target_": target}]}

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
+from detectron2.config import CfgNode
 
 from tcm_d2.config.defaults import get_tcm_config
+from tcm_d2.config.plain import build
 from tcm_d2.data.augmentation import (
     RandomFlip,
     RandomResize,
     RandomRotation,
     apply_augmentations,
-    build_augmentations,
+    augmentation_nodes,
     flip,
     resize,
     rotate,
@@ -87,6 +90,10 @@ def test_at_most_one_flip_with_the_given_probabilities() -> None:
     for name, probability in (("horizontal", 0.25), ("vertical", 0.15), ("diagonal", 0.2)):
         assert counts[name] / 4000 == pytest.approx(probability, abs=0.03)
     assert counts["none"] / 4000 == pytest.approx(0.4, abs=0.03)
+
+
+def build_augmentations(cfg: CfgNode, *, is_train: bool) -> list[Any]:
+    return [build(node) for node in augmentation_nodes(cfg, is_train)]
 
 
 def test_the_same_seed_gives_the_same_sample_and_inputs_are_not_changed() -> None:

@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from tcm_d2.data.dota.labels import read_label
 from tcm_d2.data.public_sets import register_dota_style
-from tcm_d2.engine.from_yaml import build_experiment
+from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.loop import train
 from tests.conftest import REPO_DIR
 from tests.engine.small_detector import small_config

@@ -70,7 +70,10 @@ def test_dior_r(tmp_path: Path) -> None:
     assert (item["image_id"], item["height"], item["width"]) == ("00002", 60, 80)
     quad = [[1, 2], [9, 2], [9, 7], [1, 7]]
     index = DIOR_R_CLASSES.index("expressway-service-area")
-    assert item["annotations"] == [{"quad": quad, "category_id": index, "difficult": 1}]
+    assert item["annotations"][0] == {
+        **{"quad": quad, "category_id": index, "difficult": 1},
+        **{"bbox": [5.0, 4.5, 8.0, 5.0, 0.0], "bbox_mode": 4},
+    }
     metadata = MetadataCatalog.get("dior_r_test")
     assert len(metadata.thing_classes) == 20 and metadata.labels_in_dicts
     with pytest.raises(FileNotFoundError, match=r"val\.txt: expected a list of image ids"):

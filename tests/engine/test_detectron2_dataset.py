@@ -13,7 +13,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 
-from tcm_d2.engine.from_yaml import build_experiment
+from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.loop import train
 from tests.engine.small_detector import SIZE_PX, small_config
 

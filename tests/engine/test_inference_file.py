@@ -17,10 +17,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tcm_d2 import model_zoo
-from tcm_d2.engine.assembly import assemble_experiment
-from tcm_d2.engine.from_yaml import build_experiment
+from tcm_d2.config.run import open_config
+from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.loop import evaluate_only, train
-from tcm_d2.engine.open_config import open_plan
 from tcm_d2.weight_files.reading import read_weight_file
 from tests.conftest import REPO_DIR
 from tests.engine.small_detector import (
@@ -117,7 +116,7 @@ def test_evaluation_alone_takes_it_and_training_does_not(
         *KINDS[kind],
     ]
     config = str(write_config(tmp_path))
-    model = open_plan(config, keys).build_model(True)
+    model = open_config(config, keys).build_model()
     checkpoint = save_checkpoint(model, tmp_path / "model_final.pth")
     small = convert(tool, checkpoint, tmp_path / "small.safetensors", config, *keys)
     results, boxes = [], []
@@ -128,8 +127,8 @@ def test_evaluation_alone_takes_it_and_training_does_not(
         boxes.append(predict(experiment.model))
     assert results[0] == results[1]
     assert_same_boxes(*boxes)
-    plan = open_plan(config, [*keys, "MODEL.WEIGHTS", str(small)])
-    experiment = assemble_experiment(plan, for_training=True, resume=False)
+    run = open_config(config, [*keys, "MODEL.WEIGHTS", str(small)])
+    experiment = build_experiment(run, for_training=True)
     with pytest.raises(ValueError, match=r"small\.safetensors': .* made for inference; train from"):
         train(experiment, resume=False)
 
@@ -137,7 +136,7 @@ def test_evaluation_alone_takes_it_and_training_does_not(
 def test_content(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = str(write_config(tmp_path))
     keys = [*FAST, "OUTPUT_DIR", "/home/someone/out", "MODEL.CLIP.WEIGHTS", "/home/someone/RN50.pt"]
-    model = open_plan(config, FAST).build_model(True)
+    model = open_config(config, FAST).build_model()
     checkpoint = save_checkpoint(model, tmp_path / "model_final.pth")
     small = convert(tool, checkpoint, tmp_path / "small.safetensors", config, *keys)
     tower = sum(p.numel() for p in model.text_encoder.parameters())
@@ -151,7 +150,7 @@ def test_content(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
         metadata = opened.metadata()
     assert metadata["class_names"] == '["plane", "ship"]' and "someone" not in str(metadata)
     tree = yaml.safe_load(metadata["config"])
-    assert tree["MODEL"]["TCM"]["PROMPT_GENERATOR"] == "meta"
+    assert tree["model"]["tcm"]["prompt_generator"] == "meta"
     assert tool.main(["--input", str(small), "--inspect"]) == 0
     assert "text features as constants of plane, ship" in capsys.readouterr().out
 
@@ -160,7 +159,7 @@ def test_moving_average_is_taken_where_the_configuration_has_one(
     tool: ModuleType, tmp_path: Path
 ) -> None:
     config = str(write_config(tmp_path))
-    model = open_plan(config).build_model(True)
+    model = open_config(config).build_model()
     average = {n: 2 * t if t.is_floating_point() else t for n, t in model.state_dict().items()}
     torch.save({"model": model.state_dict(), "model_ema": average}, tmp_path / "both.pth")
     name = "head.class_predictor.weight"
@@ -173,7 +172,7 @@ def test_moving_average_is_taken_where_the_configuration_has_one(
 
 def test_detector_without_text_is_written_whole(tool: ModuleType, tmp_path: Path) -> None:
     config = str(write_config(tmp_path))
-    model = open_plan(config, ["MODEL.TCM.ENABLED", "False"]).build_model(True)
+    model = open_config(config, ["MODEL.TCM.ENABLED", "False"]).build_model()
     torch.save(model.state_dict(), tmp_path / "w.pth")
     small = tmp_path / "small.safetensors"
     convert(tool, tmp_path / "w.pth", small, config, "MODEL.TCM.ENABLED", "False")
@@ -181,22 +180,24 @@ def test_detector_without_text_is_written_whole(tool: ModuleType, tmp_path: Path
     assert model_zoo.get_from_file(str(small)).tcm is None
 
 
-def test_python_configuration_stays_outside(tool: ModuleType, tmp_path: Path) -> None:
-    """It names functions to call, and a weight file must not."""
+def test_python_configuration_goes_inside(tool: ModuleType, tmp_path: Path) -> None:
+    """It does as plain data, of which only registered parts are built."""
     lazy = REPO_DIR / "configs/lazy/tcm_fcos_fast.py"
     small = (
         "model.backbone.name=custom model.backbone.embed_dim=32 "
         "model.backbone.vision_layers=[1,1,1,1] "
         "model.backbone.vision_width=8 model.backbone.text_width=32 model.backbone.text_heads=1 "
         "model.backbone.text_layers=1 train.device=cpu model.neck.out_channels=32 "
-        "model.head.channels=32 model.head.num_convs=1 train.output_dir=/home/someone"
+        "model.head.channels=32 model.head.num_convs=1 model.head.score_threshold=0.001 "
+        "train.output_dir=/home/someone"
     ).split()
-    model = open_plan(lazy, small).build_model(True)
+    model = open_config(lazy, small).build_model()
     torch.save(model.state_dict(), tmp_path / "w.pth")
     output = convert(tool, tmp_path / "w.pth", tmp_path / "small.safetensors", str(lazy), *small)
     assert "someone" not in str(read_weight_file(output).rest)
-    with pytest.raises(ValueError, match="written with a Python configuration"):
-        model_zoo.get_from_file(str(output))
+    loaded = model_zoo.get_from_file(str(output), device="cpu")
+    assert loaded.has_fixed_text
+    assert_same_boxes(predict(loaded), predict(model))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def test_what_cannot_be_written(
 ) -> None:
     config = str(write_config(tmp_path))
     built_with = more if "image" in more else []
-    torch.save(open_plan(config, built_with).build_model(True).state_dict(), tmp_path / "w.pth")
+    torch.save(open_config(config, built_with).build_model().state_dict(), tmp_path / "w.pth")
     output = tmp_path / "small.safetensors"
     options = ["--input", str(tmp_path / "w.pth"), "--output", str(output)]
     assert tool.main([*options, "--config-file", config, "--for-inference", *more]) == 1

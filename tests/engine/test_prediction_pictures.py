@@ -10,7 +10,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from tcm_d2.engine.from_yaml import build_experiment
+from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.loop import train
 from tcm_d2.engine.prediction_pictures import NUM_PICTURES, load_samples
 from tests.engine.small_detector import DATASET_NAME, SIZE_PX, make_patches, small_config

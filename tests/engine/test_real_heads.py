@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from torch import Tensor, nn
 
 import tcm_d2.modeling  # noqa: F401 - registers the meta-architectures
-from tcm_d2.engine.from_yaml import build_experiment
+from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.loop import train
 from tests.engine.small_detector import (
     ARCHITECTURES,

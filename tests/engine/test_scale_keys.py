@@ -9,8 +9,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
+from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.experiment import Experiment
-from tcm_d2.engine.from_yaml import build_experiment
 from tests.engine.small_detector import DATASET_NAME, make_patches, small_config
 
 

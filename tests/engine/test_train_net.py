@@ -17,12 +17,11 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from tcm_d2.config import load_config
+from tcm_d2.config.device import usable_device
+from tcm_d2.config.run import open_config
 from tcm_d2.data.dota.split import SplitConfig, SplitSource, split_dataset
-from tcm_d2.engine.assembly import assemble_experiment
-from tcm_d2.engine.from_yaml import build_experiment
+from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.loop import evaluate_only, train
-from tcm_d2.engine.open_config import open_plan
-from tcm_d2.engine.run_folder import usable_device
 
 REPO_DIR = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -141,8 +140,8 @@ def test_python_configuration_trains_to_the_same_weights(tmp_path: Path, patches
     train_keys = "device=cpu seed=1 log_period=1 max_epochs=2 step_epochs=[1]"
     overrides += [f"train.{item}" for item in train_keys.split()]
     overrides += [f"train.output_dir='{tmp_path / 'lazy'}'"]
-    plan = open_plan(REPO_DIR / "configs/lazy/tcm_fcos.py", overrides)
-    lazy = assemble_experiment(plan, for_training=True, resume=False)
+    run = open_config(REPO_DIR / "configs/lazy/tcm_fcos.py", overrides)
+    lazy = build_experiment(run, for_training=True)
     lazy_results = train(lazy, resume=False)
     results = train(_experiment(tmp_path, patches), resume=False)
     assert results == lazy_results
@@ -253,10 +252,12 @@ def test_unreadable_image_ends_or_is_skipped(tmp_path: Path) -> None:
     assert (tmp_path / "out/model_final.pth").is_file()
 
 
-def test_cpu_stands_in_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_is_named_is_there_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert usable_device("cuda:1") == "cpu"
-    with pytest.raises(ValueError, match=r"expected a device .* got 'gpu'"):
+    assert usable_device(None) == torch.device("cpu")
+    with pytest.raises(ValueError, match=r"device: 'cuda:1' asked for, but torch"):
+        usable_device("cuda:1")
+    with pytest.raises(ValueError, match=r"device: expected 'cuda', .* got 'gpu'"):
         usable_device("gpu")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from detectron2.modeling import build_model
 
-from tcm_d2.engine.from_yaml import build_experiment
+from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.loop import evaluate, evaluate_only
 from tests.engine.small_detector import DATASET_NAME, make_patches, small_config
 

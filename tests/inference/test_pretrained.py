@@ -9,7 +9,7 @@ import torch
 from detectron2.modeling import build_model
 
 from tcm_d2.checkpoint.load import EMA_KEY
-from tcm_d2.engine.open_config import open_plan
+from tcm_d2.config.run import open_config
 from tcm_d2.inference.find_files import Sources
 from tcm_d2.inference.model_images import to_model_image
 from tcm_d2.inference.pretrained import Pretrained, build_pretrained
@@ -48,13 +48,6 @@ def test_files_that_lack_parameters_are_refused(tmp_path: Path) -> None:
         load(write_config(tmp_path), tmp_path / "w.pth")
 
 
-def test_overrides_of_a_copy_are_refused(tmp_path: Path) -> None:
-    copy = tmp_path / "config_lazy.yaml"
-    copy.write_text("model: {}\n")
-    with pytest.raises(ValueError, match=r"config_lazy\.yaml and \['SEED', '3'\]"):
-        load(copy, tmp_path / "w.pth", "SEED", "3")
-
-
 @pytest.mark.parametrize("image_format", ["RGB", "BGR"])
 @pytest.mark.parametrize("factor", [1.0, 0.5])
 def test_the_model_sees_what_the_mapper_gives(
@@ -63,7 +56,7 @@ def test_the_model_sees_what_the_mapper_gives(
     picture = np.random.default_rng(0).integers(0, 256, (21, 34, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "a.png"), picture[..., ::-1])
     keys = ["INPUT.FORMAT", image_format, "INPUT.RESIZE_FACTOR_TEST", str(factor)]
-    mapped = open_plan(write_config(tmp_path), keys).build_mapper(False)(
+    mapped = open_config(write_config(tmp_path), keys).build_mapper(is_train=False)(
         {"file_name": str(tmp_path / "a.png")}
     )
     assert mapped is not None

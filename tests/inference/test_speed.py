@@ -52,7 +52,7 @@ import numpy as np
 from tcm_d2 import Detector
 from tcm_d2.inference.bundled import DEFAULT_NAME
 from tcm_d2.inference.speed import keep_memory
-import tcm_d2.engine.assembly, tcm_d2.export.files, tcm_d2.model_zoo
+import tcm_d2.engine.build_experiment, tcm_d2.export.files, tcm_d2.model_zoo
 keep_memory("cpu")
 detector = Detector.from_pretrained(DEFAULT_NAME, device="cpu")
 detector(np.zeros((64, 64, 3), np.uint8))

@@ -11,8 +11,8 @@ from detectron2.structures import Instances
 from torch import nn
 
 from tcm_d2.checkpoint.load import load_weights
+from tcm_d2.config.run import run_from_cfg
 from tcm_d2.engine.ema import WeightAverage
-from tcm_d2.engine.from_yaml import plan_from_yaml
 from tests.engine.small_detector import ARCHITECTURES, make_batch, small_config
 
 FAST = ["MODEL.TCM.PROMPT_GENERATOR", "meta", "MODEL.TCM.BIMODAL_MATCHING", "True"]
@@ -24,7 +24,7 @@ def make(tmp_path) -> Callable[..., nn.Module]:
     def make_model(*overrides: str, architecture: str = "TCMRotatedFCOS") -> nn.Module:
         torch.manual_seed(0)
         cfg = small_config(tmp_path, "MODEL.META_ARCHITECTURE", architecture, *overrides)
-        model = plan_from_yaml(cfg).build_model(True).eval()
+        model = run_from_cfg(cfg).build_model().eval()
         with torch.no_grad():
             # So that a change of the text shows in the boxes.
             model.tcm.text_scale.fill_(0.5) if model.tcm is not None else None

@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from tcm_d2.engine.open_config import open_plan
+from tcm_d2.config.run import open_config
 from tests.conftest import REPO_DIR
 from tests.engine.small_detector import write_config
 
@@ -29,7 +29,7 @@ def tool() -> ModuleType:
 def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("export")
     config = str(write_config(folder))
-    torch.save({"model": open_plan(config).build_model(True).state_dict()}, folder / "w.pth")
+    torch.save({"model": open_config(config).build_model().state_dict()}, folder / "w.pth")
     return ["--config-file", config, "--weights", str(folder / "w.pth")]
 
 
@@ -91,7 +91,7 @@ def test_check_refuses_another_models_file(
     output = tmp_path / "m.pt2"
     options = ["--output", str(output), "--size", "64", "96", "--batch-size", "2"]
     assert tool.main([*arguments, *options]) == 0
-    other = open_plan(arguments[1]).build_model(True)
+    other = open_config(arguments[1]).build_model()
     torch.nn.init.ones_(other.head.class_predictor.bias)
     with pytest.raises(ValueError, match=r"m\.pt2: largest difference .*; allowed are 0\.1 px"):
         tool.check(tool.DenseModel(other, kind="dense"), output, 2, (64, 96))

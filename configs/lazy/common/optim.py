@@ -2,8 +2,7 @@
 
 from detectron2.config import LazyCall as L
 
-from tcm_d2.engine.assembly import build_recipe_optimizer
-from tcm_d2.engine.optim import build_lr_multiplier
+from tcm_d2.engine.optim import build_lr_multiplier, build_recipe_optimizer
 
 optimizer = L(build_recipe_optimizer)(
     # "ADAMW" (betas, eps) or "SGD" (momentum, nesterov).

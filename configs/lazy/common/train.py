@@ -4,7 +4,8 @@ train = dict(
     output_dir="output",
     # File to start from or to evaluate (MODEL.WEIGHTS); "" keeps the model as it is built.
     init_checkpoint="",
-    device="cuda",
+    # None: CUDA where there is one. A device that is named has to be there.
+    device=None,
     # -1 draws one, and lets CUDA be as fast as it can.
     seed=-1,
     cudnn_benchmark=False,

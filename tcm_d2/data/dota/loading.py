@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from detectron2.structures import BoxMode
 from tqdm import tqdm
 
 from tcm_d2.data.annotations import whole_image_keys
@@ -29,6 +31,7 @@ from tcm_d2.data.dota.manifest import (
 )
 from tcm_d2.data.images import list_images, read_head, read_image_size_hw
 from tcm_d2.data.raster_reader.orientation import UPRIGHT, describe_orientations
+from tcm_d2.structures.conversions import quads_to_boxes
 
 logger = logging.getLogger(__name__)
 
@@ -200,13 +203,17 @@ def _image_dict(image_id: str, path: Path, turned: _TurnedImages) -> dict[str, A
 
 
 def _to_annotations(label: DotaLabel, category_ids: dict[str, int]) -> list[dict[str, Any]]:
+    """Return the annotations of a label; the boxes are for Detectron2's own tools."""
+    quads = np.array([obj.quad for obj in label.objects], dtype=np.float64).reshape(-1, 4, 2)
     return [
         {
             "quad": [list(obj.quad[i : i + 2]) for i in (0, 2, 4, 6)],
+            "bbox": box,
+            "bbox_mode": BoxMode.XYWHA_ABS,
             "category_id": category_ids[obj.class_name],
             "difficult": obj.difficult,
         }
-        for obj in label.objects
+        for obj, box in zip(label.objects, quads_to_boxes(quads).tolist(), strict=True)
     ]
 
 

@@ -55,8 +55,9 @@ def test_patch_dicts_carry_origin_and_scale(patch_dir: Path, root: Path) -> None
     assert item["file_name"] == str(patch_dir / "images" / "P0001__64__48___0.png")
     assert (item["height"], item["width"], item["source_image_id"]) == (64, 64, "P0001")
     assert (item["patch_origin_xy"], item["patch_scale"]) == ((48.0, 0.0), 1.0)
+    quad, box = [[42, 9], [51, 9], [51, 20], [42, 20]], [46.5, 14.5, 11.0, 9.0, -90.0]
     assert item["annotations"] == [
-        {"quad": [[42, 9], [51, 9], [51, 20], [42, 20]], "category_id": 1, "difficult": 0}
+        {"quad": quad, "bbox": box, "bbox_mode": 4, "category_id": 1, "difficult": 0}
     ]
     enlarged = dicts["P0001__32__0___0"]
     assert enlarged["patch_scale"] == 2.0

@@ -22,6 +22,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,19 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from tcm_d2.cli.options import parse_options
+from tcm_d2.data.conversion import convert_annotations, read_class_names
 from tcm_d2.data.dota.classes import CLASS_LISTS, expand_class_names
 from tcm_d2.data.dota.labels import DotaObject
+from tcm_d2.data.formats.contract import AUTO
+from tcm_d2.data.formats.reading import ReadOptions
 from tcm_d2.data.images import BadImageError, list_images, read_image
-from tcm_d2.data.validation import ValidationReport, validate_dataset
+from tcm_d2.data.validation import (
+    Finding,
+    ValidationReport,
+    foreign_findings,
+    validate_dataset,
+)
+from tcm_d2.evaluation.files.escapes import describe_escaped_ids
 from tcm_d2.evaluation.scoring.ground_truth import GroundTruthScore, score_ground_truth
 from tcm_d2.structures.conversions import quads_to_boxes
 from tcm_d2.visualize.draw import draw_boxes
@@ -53,6 +63,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--root", type=Path, metavar="DIR", help="holds images/ and labelTxt/")
     add("--images", type=Path, metavar="DIR", help="instead of --root, with --labels")
     add("--labels", type=Path, metavar="DIR", help="DOTA label files")
+    add("--annotations", type=Path, metavar="PATH", help="instead of --labels: of another format")
+    add("--format", default=AUTO, metavar="NAME", help=f"of the annotations ({AUTO})")
+    add("--classes-file", type=Path, metavar="FILE", help="for formats with class indices")
     add(
         "--classes",
         nargs="+",
@@ -67,10 +80,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
     add("--quiet", action="store_true", help="no progress bar")
     args = parse_options(parser, arguments, old_words=_OLD_WORDS)
-    if (args.root is None) == (args.images is None) or (
-        (args.images is None) != (args.labels is None)
-    ):
-        parser.error("give --root, or --images and --labels")
+    given = (args.labels is not None) + (args.annotations is not None)
+    if (args.root is None) == (args.images is None) or (args.images is None) == (given == 1):
+        parser.error("give --root, or --images and --labels (or --annotations)")
     if args.root is not None:
         args.images, args.labels = args.root / "images", args.root / "labelTxt"
     if args.classes is not None:
@@ -188,32 +200,62 @@ def write_report(out: Path, text: str, report: ValidationReport, result: GroundT
     (out / "report.json").write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
+def read_foreign(args: argparse.Namespace, folder: Path) -> list[Finding]:
+    """Write label files out of annotations of another format; return what is wrong in these."""
+    classes = None if args.classes_file is None else read_class_names(args.classes_file)
+    if classes is None and args.classes is not None:
+        classes = dict(enumerate(args.classes))
+    summary = convert_annotations(
+        args.annotations,
+        folder,
+        source_format=args.format,
+        image_dir=args.images,
+        options=ReadOptions(classes=classes, on_error="skip", keep_all=True),
+    )
+    args.labels = folder
+    return foreign_findings(summary.read, str(args.annotations))
+
+
+def name_findings(report: ValidationReport) -> list[Finding]:
+    """Return a finding about image ids that result files of the DOTA server cannot hold."""
+    message = describe_escaped_ids(sorted(report.objects))
+    return [Finding("warning", "names with blanks", "images", message)] if message else []
+
+
+def check(args: argparse.Namespace, found: list[Finding]) -> int:
+    """Check the data set, print the report and return the exit status."""
+    report = validate_dataset(
+        args.images,
+        args.labels,
+        args.classes,
+        decode_images=not args.no_decode,
+        num_workers=args.workers,
+        wrap_progress=lambda facts, total: tqdm(
+            facts, total=total, unit="image", disable=args.quiet
+        ),
+    )
+    report.findings = [*found, *report.findings, *name_findings(report)]
+    class_names = args.classes or list(report.statistics["objects per class"])
+    result = score_ground_truth(report.objects, class_names)
+    text = describe(report, result)
+    if args.output is not None:
+        write_report(args.output, text, report, result)
+        draw_sample(args, report.objects, class_names)
+    print(text)
+    failed = report.num_errors or not result.passed or (args.strict and report.findings)
+    return int(bool(failed))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     args = parse_arguments(arguments)
     try:
-        report = validate_dataset(
-            args.images,
-            args.labels,
-            args.classes,
-            decode_images=not args.no_decode,
-            num_workers=args.workers,
-            wrap_progress=lambda facts, total: tqdm(
-                facts, total=total, unit="image", disable=args.quiet
-            ),
-        )
-        class_names = args.classes or list(report.statistics["objects per class"])
-        result = score_ground_truth(report.objects, class_names)
-        text = describe(report, result)
-        if args.output is not None:
-            write_report(args.output, text, report, result)
-            draw_sample(args, report.objects, class_names)
+        with TemporaryDirectory() as converted:
+            found = [] if args.annotations is None else read_foreign(args, Path(converted))
+            return check(args, found)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(text)
-    failed = report.num_errors or not result.passed or (args.strict and report.findings)
-    return int(bool(failed))
 
 
 if __name__ == "__main__":

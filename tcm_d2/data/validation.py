@@ -14,13 +14,16 @@ import cv2
 import numpy as np
 
 from tcm_d2.data.dota.labels import (
+    AllProblems,
     DotaObject,
     LabelError,
-    LabelProblems,
     list_labels,
     read_label,
 )
 from tcm_d2.data.dota.windows import quads_window_iof
+from tcm_d2.data.formats.content import FileContent
+from tcm_d2.data.formats.contract import detect_format
+from tcm_d2.data.formats.reading import ReadSummary
 from tcm_d2.data.images import BadImageError, list_images, read_head, read_image
 from tcm_d2.data.raster_reader.orientation import UPRIGHT
 from tcm_d2.data.workers import image_pool
@@ -34,6 +37,11 @@ MIN_INSIDE = 0.5
 SAME_CORNER_PX = 1.0
 # No detector finds objects with a shorter side.
 MIN_SIDE_PX = 2.0
+# Images that folders of images are not searched for.
+UNREAD_IMAGE_SUFFIXES = (".gif", ".jfif", ".heic", ".avif", ".dng", ".j2k", ".ntf", ".vrt")
+# In so many objects, one at least is turned; and what rounding makes of an upright edge.
+MIN_TURNED_OF = 20
+WRITTEN_ROUNDING_PX = 1e-3
 _NUM_CORNERS = 4
 _PERCENTILES = (0, 5, 50, 95, 100)
 
@@ -88,18 +96,6 @@ class ValidationReport:
         return Counter((finding.severity, finding.kind) for finding in ordered)
 
 
-class _AllProblems(LabelProblems):
-    """Keeps every complaint, where its parent keeps the first few."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.all: list[tuple[str, str]] = []
-
-    def add(self, kind: str, message: str) -> None:
-        super().add(kind, message)
-        self.all.append((kind, message))
-
-
 def validate_dataset(
     image_dir: str | os.PathLike[str],
     label_dir: str | os.PathLike[str],
@@ -132,12 +128,33 @@ def validate_dataset(
     for item in everything:
         report.findings += item.findings
         report.objects[item.image_id] = item.objects
+    report.findings += _folder_findings(Path(image_dir), Path(label_dir))
+    report.findings += _rotation_findings(everything, os.fspath(label_dir))
     report.statistics = _statistics(everything, classes)
     counts = report.statistics["objects per class"]
     for name in (name for name in classes or () if not counts.get(name)):
         message = "no object of this class; it cannot be learned or scored"
         report.findings.append(Finding("warning", "class without objects", name, message))
     return report
+
+
+def foreign_findings(read: ReadSummary, where: str) -> list[Finding]:
+    """Return what was found while annotations of another format were read with ``keep_all``."""
+    findings = []
+    for severity, problems in (("error", read.left_out), ("warning", read.repaired)):
+        assert isinstance(problems, AllProblems)
+        findings += [
+            Finding(severity, kind, message.split(": ")[0], message)  # type: ignore[arg-type]
+            for kind, message in problems.all
+        ]
+    for kind, text in (
+        ("upright", "have no angle in the file and are taken as upright"),
+        ("fitted", "are polygons or masks of another form; a rectangle is fitted to them"),
+    ):
+        if read.kinds[kind]:
+            message = f"{read.kinds[kind]} of {read.num_objects} objects {text}"
+            findings.append(Finding("warning", f"{kind} boxes", where, message))
+    return findings
 
 
 def check_image(task: ImageTask, *, classes: Sequence[str] | None, decode: bool) -> ImageFacts:
@@ -168,21 +185,62 @@ def check_image(task: ImageTask, *, classes: Sequence[str] | None, decode: bool)
         message = "no label file of that name; an image without objects needs an empty one"
         findings.append(Finding("error", "image without label", str(task.image_path), message))
     else:
-        problems = _AllProblems()
+        problems = AllProblems()
         try:
             objects = read_label(
                 task.label_path, classes=classes, on_error="skip", problems=problems
             ).objects
         except LabelError as error:
             problems.add(error.kind, str(error))
-        findings += [
-            Finding("error", kind, message.split(": ")[0], message)
-            for kind, message in problems.all
-        ]
+        findings += _label_findings(task.label_path, objects, problems)
     quads = np.array([obj.quad for obj in objects], dtype=np.float64).reshape(-1, _NUM_CORNERS, 2)
     sides_px = _sides_px(quads)
     findings += _check_objects(objects, quads, sides_px, size_hw, str(task.label_path))
     return ImageFacts(task.image_id, size_hw, objects, sides_px, findings)
+
+
+def _label_findings(
+    path: Path, objects: Sequence[DotaObject], problems: AllProblems
+) -> list[Finding]:
+    """Return the complaints about a label file, or one about a file of another format."""
+    if problems.all and not objects:
+        try:
+            found = detect_format(FileContent(path))
+        except LabelError:
+            found = None
+        if found is not None and found.name != "dota":
+            message = (
+                f"it looks like {found.title}; convert it with tools/convert_annotations.py "
+                f"--format {found.name}"
+            )
+            return [Finding("error", "label file of another format", str(path), message)]
+    return [
+        Finding("error", kind, message.split(": ")[0], message) for kind, message in problems.all
+    ]
+
+
+def _folder_findings(image_dir: Path, label_dir: Path) -> Iterator[Finding]:
+    """Yield a finding for each file that is left out because of its suffix."""
+    unread = [p for p in sorted(image_dir.iterdir()) if p.suffix.lower() in UNREAD_IMAGE_SUFFIXES]
+    unread += [p for p in sorted(label_dir.iterdir()) if p.suffix.lower() != ".txt"]
+    for path in unread:
+        if path.is_file() and not path.name.startswith("."):
+            message = f"files named *{path.suffix} are not read here; convert or remove it"
+            yield Finding("warning", "file that is not read", str(path), message)
+
+
+def _rotation_findings(facts: Sequence[ImageFacts], where: str) -> Iterator[Finding]:
+    """Yield a finding where no object of a data set is turned."""
+    quads = [np.array(obj.quad).reshape(_NUM_CORNERS, 2) for item in facts for obj in item.objects]
+    if len(quads) < MIN_TURNED_OF:
+        return
+    edges = np.abs(np.roll(quads, -1, axis=1) - quads)
+    if (edges.min(axis=2) <= WRITTEN_ROUNDING_PX).all():
+        message = (
+            f"none of {len(quads)} objects is turned; was the rotation lost in a conversion? "
+            "tools/convert_annotations.py --strict refuses upright boxes"
+        )
+        yield Finding("warning", "no turned object", where, message)
 
 
 def _check_objects(

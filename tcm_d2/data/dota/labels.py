@@ -102,6 +102,25 @@ class LabelProblems:
         return f"{counts}; first: " + " | ".join(self.examples)
 
 
+class AllProblems(LabelProblems):
+    """Keeps every complaint with its kind, where its parent keeps the first few."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[tuple[str, str]] = []
+
+    def add(self, kind: str, message: str) -> None:
+        """Count one complaint and keep it."""
+        super().add(kind, message)
+        self.all.append((kind, message))
+
+    def merge(self, other: LabelProblems) -> None:
+        """Add the complaints of ``other`` to these, in place."""
+        super().merge(other)
+        if isinstance(other, AllProblems):
+            self.all += other.all
+
+
 def read_label(
     path: str | os.PathLike[str],
     *,

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from tcm_d2.data.dota.labels import (
+    AllProblems,
     DotaLabel,
     DotaObject,
-    LabelProblems,
     OnError,
     format_label,
     read_label,
@@ -45,7 +45,7 @@ class DOTA(AnnotationFormat):
 
     def read(self, content: FileContent, reading: Reading) -> None:
         image = reading.new_image(content.path.stem, source=content.path)
-        problems = LabelProblems()
+        problems = AllProblems()
         on_error = "raise" if reading.options.strict else _ON_ERROR[reading.options.on_error]
         label = read_label(content.path, on_error=on_error, problems=problems)
         reading.summary.left_out.merge(problems)

@@ -16,6 +16,7 @@ from tcm_d2.data.dota.classes import describe_unknown_class
 from tcm_d2.data.dota.labels import (
     MIN_QUAD_AREA_PX2,
     WRITTEN_DECIMALS,
+    AllProblems,
     LabelError,
     LabelProblems,
 )
@@ -90,6 +91,7 @@ class ReadOptions:
             when strict.
         angle_unit: of the angles in the file, where it is not the format's own.
         bbox5: what the first two numbers of a COCO ``bbox`` of five are.
+        keep_all: every complaint is kept, not only the first few.
     """
 
     classes: Mapping[int, str] | None = None
@@ -99,6 +101,7 @@ class ReadOptions:
     polygons: Polygons | None = None
     angle_unit: AngleUnit | None = None
     bbox5: Bbox5 | None = None
+    keep_all: bool = False
 
 
 @dataclass
@@ -137,7 +140,8 @@ class Reading:
 
     def __init__(self, options: ReadOptions) -> None:
         self.options = options
-        self.summary = ReadSummary()
+        kind = AllProblems if options.keep_all else LabelProblems
+        self.summary = ReadSummary(left_out=kind(), repaired=kind())
         self.images: dict[str, AnnotatedImage] = {}
         self._word_of: dict[str, str] = {}
 

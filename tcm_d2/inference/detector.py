@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from tcm_d2.data.raster_reader.colors import UInt8Array
+from tcm_d2.export.backends import check_backend, export_network
 from tcm_d2.inference.find_files import find_sources
 from tcm_d2.inference.large_image import ResumeFile, WindowConfig, detect_scene
 from tcm_d2.inference.model_images import ChannelOrder, to_model_image
@@ -86,7 +87,8 @@ class Detector:
         self._image_format = image_format
         self._resize_factor = resize_factor
         self.identity = identity
-        self.device = next(model.parameters()).device
+        # Networks that other programs run have no parameters, and run on the CPU.
+        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     @classmethod
     def from_pretrained(
@@ -104,6 +106,7 @@ class Detector:
         batch_size: int | None = None,
         seam_rule: SeamRule = "whole",
         tta: bool | TTAConfig = False,
+        backend: str = "torch",
     ) -> Detector:
         """Load a trained detector; nothing is downloaded, and no code in weights is run.
 
@@ -127,11 +130,20 @@ class Detector:
             seam_rule: "whole" prefers objects that no seam cuts, "nms" is plain suppression.
             tta: True looks at several views of each window as TEST.TTA of the configuration
                 says, 8 times slower by default; or the views themselves.
+            backend: what runs the network: "torch", or on the CPU "onnxruntime" or "openvino",
+                which need no compiled operators; the network is exported here, which takes a
+                minute (docs/export.md).
 
         Raises:
             FileNotFoundError: a file is not there; says what was looked for.
+            ImportError: a package that the backend needs is missing; says which.
             ValueError: a file, the device or another argument does not fit; says what to do.
         """
+        if backend != "torch":
+            check_backend(backend)
+            if device is not None and torch.device(device).type != "cpu":
+                raise ValueError(f"device: expected 'cpu' for {backend!r}, got {device!r}")
+            device = "cpu"
         sources = find_sources(path, weights=weights, config_file=config_file)
         trained = build_pretrained(sources, device=device, class_names=class_names, prompts=prompts)
         model = trained.model
@@ -144,6 +156,8 @@ class Detector:
             nms_iou_threshold=trained.merge_nms_threshold,
             seam_rule=seam_rule,
         )
+        if backend != "torch":
+            model = export_network(model, backend, image_format=trained.image_format)
         if tta:
             views = tta if isinstance(tta, TTAConfig) else read_views(trained.views)
             model = RotatedTTA(model, views)

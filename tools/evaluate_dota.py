@@ -170,28 +170,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         for text in prepared.warnings:
             logger.warning("%s", text)
+        result = None
         if args.output is None:
-            report = score_prepared(
+            table = score_prepared(
                 prepared, iou_threshold=args.iou_threshold, rules=rules, sweep=True
             )
         else:
             result = analyze_evaluation(
                 prepared, iou_threshold=args.iou_threshold, rules=rules, options=options
             )
-            report = result.table
+            table = result.table
+        # First of all: a full disk must not cost the numbers.
+        print(table.as_table(), flush=True)
+        if args.json is not None:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            table.write_json(args.json)
+        if result is not None:
             export_evaluation(
                 args.output,
                 result,
                 pictures=not args.no_pictures,
                 matches=not args.no_matches,
             )
-        if args.json is not None:
-            args.json.parent.mkdir(parents=True, exist_ok=True)
-            report.write_json(args.json)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(report.as_table())
     return 0
 
 

@@ -141,3 +141,12 @@ def test_bad_input_is_an_error_without_traceback(
     (task[0] / "Task1_ship.txt").write_text("P1 0.5 0 0 1 0 1 1 0 1\nP1 nan 0 0 1 0 1 1 0 1\n")
     assert tool.main(arguments(task)) == 1
     assert "Task1_ship.txt:2: expected a finite number, got 'nan'" in capsys.readouterr().err
+
+
+def test_the_table_is_printed_before_files_are_written(
+    tool: ModuleType, task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert tool.main(arguments(task, "--output", str(tmp_path / "file"))) == 1
+    shown = capsys.readouterr()
+    assert "mean over 1 classes" in shown.out and str(tmp_path / "file") in shown.err

@@ -216,6 +216,14 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
         read_task1(twice)
 
 
+def test_a_small_zip_that_unpacks_to_gigabytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("Task1_plane.txt", b"\n" * (1 << 25))
+    with pytest.raises(ValueError, match=r"bomb.zip/Task1_plane.txt: .* unpack to 33554432"):
+        read_task1(path)
+
+
 def test_patch_names_are_recognised() -> None:
     assert looks_like_patch_name("P0706__1.0__0___0")
     assert looks_like_patch_name("P0001__1024__824___1648")

@@ -79,6 +79,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--crs", help="coordinate system of files that have a position and name none: EPSG:32633"
     )
     write = parser.add_argument_group("results")
+    write.add_argument(
+        "--geopackage", action="store_true", help="also detections.gpkg, of files with a position"
+    )
     write.add_argument("--wgs84", action="store_true", help="GeoJSON in longitude and latitude")
     write.add_argument("--picture-format", choices=(*PICTURE_FORMATS, "none"), default="png")
     write.add_argument("--picture-side", type=int, default=MAX_PICTURE_SIDE_PX, metavar="PX")
@@ -135,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
         read_options={key: value for key, value in options.items() if value},
         show_progress=not args.quiet,
         annotation_formats=tuple(args.to),
+        geopackage=args.geopackage,
     )
     detector = make_detector(args)
     keep_memory(detector.device)

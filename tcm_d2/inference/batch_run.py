@@ -21,12 +21,15 @@ import numpy as np
 
 from tcm_d2.data.formats.contract import check_written
 from tcm_d2.data.images import IMAGE_SUFFIXES
+from tcm_d2.data.raster_reader.gdal import has_rasterio
+from tcm_d2.data.raster_reader.geo_reference import NEEDS_GEO
 from tcm_d2.data.raster_reader.kinds import VRT_SUFFIX
 from tcm_d2.evaluation.files.escapes import describe_escaped_ids
 from tcm_d2.evaluation.files.task_files import write_task1
 from tcm_d2.files import write_bytes_atomically
 from tcm_d2.inference.annotation_files import write_annotation_files
 from tcm_d2.inference.detector import Detector
+from tcm_d2.inference.geo_package import write_geopackage
 from tcm_d2.inference.large_image import ResumeFile
 from tcm_d2.inference.rasters import open_scene
 from tcm_d2.inference.results import Detections, GeoJSONSystem
@@ -61,6 +64,7 @@ class FileRun:
         show_progress: a bar for each file of several windows.
         annotation_formats: of labelling tools, each written into a folder of its name; see
             `write_annotation_files`.
+        geopackage: detections of files with a position in one ``detections.gpkg``.
     """
 
     output_dir: Path
@@ -70,9 +74,12 @@ class FileRun:
     read_options: Mapping[str, Any] = field(default_factory=dict)
     show_progress: bool = False
     annotation_formats: tuple[str, ...] = ()
+    geopackage: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that do not fit."""
+        if self.geopackage and not has_rasterio():
+            raise ModuleNotFoundError(f"rasterio is needed for a GeoPackage; {NEEDS_GEO}")
         for name in self.annotation_formats:
             check_written(name)
         if self.picture_format not in (None, *PICTURE_FORMATS):
@@ -300,6 +307,14 @@ def _write_summaries(detector: Detector, names: Sequence[str], run: FileRun) -> 
         write_task1(folder / "Task1", joined, classes=list(joined))
     _write_json(folder / "coco.json", coco)
     write_annotation_files(results, folder, run.annotation_formats)
+    if run.geopackage:
+        without = write_geopackage(folder / "detections.gpkg", results)
+        if without:
+            logger.warning(
+                "%s: not in it are the detections of %s",
+                folder / "detections.gpkg",
+                some_names(without),
+            )
     if others:
         logger.warning(
             "%s: results of another detector or other settings, not in Task1 and coco.json: %s; "

@@ -18,7 +18,8 @@ from tcm_d2.data.conversion import (
     describe_conversion,
     read_class_names,
 )
-from tcm_d2.data.formats.reading import ReadOptions, image_id_of
+from tcm_d2.data.formats.reading import ReadOptions, _is_plainly_convex, image_id_of
+from tcm_d2.structures.quads import quads_cross_themselves, signed_areas
 from tests.data.foreign_files import (
     BNDBOX,
     TURNED,
@@ -236,3 +237,21 @@ def test_what_has_no_outline_is_left_out_and_said(tmp_path: Path) -> None:
 def test_files_of_no_format(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read(tmp_path, name, content)
+
+
+def test_a_misspelt_rotation_is_said(tmp_path: Path) -> None:
+    content = TURNED_FILES["CVAT's XML"][1].replace("rotation", "rotatiom")
+    summary = read(tmp_path, "a.xml", content).summary
+    assert summary.repaired.counts == {"unknown attribute of a box": 1}
+    with pytest.raises(ValueError, match="rotatiom: not read; not repaired because of --strict"):
+        read(tmp_path, "a.xml", content, strict=True)
+
+
+def test_the_quick_check_of_corners_agrees_with_the_thorough_one() -> None:
+    rng = np.random.default_rng(0)
+    quads = rng.uniform(-50, 50, (4000, 4, 2))
+    quads[::3] = np.round(quads[::3] / 20) * 20
+    plain = np.array([_is_plainly_convex(quad.reshape(-1).tolist()) for quad in quads])
+    areas = np.abs(signed_areas(quads))
+    assert plain.sum() > 500
+    assert not quads_cross_themselves(quads[plain]).any() and (areas[plain] > 0.5).all()

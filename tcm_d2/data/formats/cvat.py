@@ -20,6 +20,11 @@ from tcm_d2.data.formats.outlines import Outline, mask_rectangle, polygon, turne
 from tcm_d2.data.formats.reading import AnnotatedImage, AnnotatedObject, FormatMismatch, Reading
 
 _WITHOUT_OUTLINE = ("points", "polyline", "tag", "cuboid", "skeleton")
+# Attributes of a box that are read, or have no say in where it lies.
+_BOX_ATTRIBUTES = (
+    "label", "source", "occluded", "xtl", "ytl", "xbr", "ybr", "rotation", "z_order", "group_id",
+    "outside", "keyframe", "frame", "id", "score",
+)  # fmt: skip
 _SHAPES = ("box", "polygon", "ellipse", "mask")
 # A mask of more pixels is damage, not an object.
 _MAX_MASK_PX = 1 << 28
@@ -140,6 +145,9 @@ def _angle(shape: ElementTree.Element, reading: Reading) -> float:
 
 
 def _box(shape: ElementTree.Element, reading: Reading) -> Outline:
+    unknown = [key for key in shape.keys() if key not in _BOX_ATTRIBUTES]
+    if unknown:
+        reading.repair("unknown attribute of a box", f"<box> {', '.join(unknown)}: not read")
     x1, y1, x2, y2 = (_number(shape, key) for key in ("xtl", "ytl", "xbr", "ybr"))
     angle = _angle(shape, reading)
     return turned_box((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, angle)

@@ -38,6 +38,8 @@ Bbox5 = Literal["center", "corner", "detectron2"]
 _NUM_CORNERS = 4
 # No image is so large; coordinates beyond are damage, and their areas lose all digits.
 _MAX_COORDINATE_PX = 1e7
+# Twice the area at a corner above which rounding changes nothing.
+_PLAIN_TURN_PX2 = 1.0
 # Suffixes of images that nothing here reads, but annotation files name.
 _OTHER_IMAGE_SUFFIXES = (".webp", ".jp2", ".j2k", ".img", ".vrt", ".gif", ".jfif", ".ntf")
 
@@ -259,6 +261,8 @@ class Reading:
         self.summary.num_difficult += difficult > 0
 
     def _checked_quad(self, quad: Sequence[float]) -> tuple[float, ...]:
+        if _is_plainly_convex(quad):
+            return tuple(quad)
         corners = np.array(quad, dtype=np.float64).reshape(1, _NUM_CORNERS, 2)
         if not np.isfinite(corners).all() or np.abs(corners).max() > _MAX_COORDINATE_PX:
             raise LabelError(
@@ -329,6 +333,25 @@ class Reading:
                 f"angle not in {unit}",
             )
         return angle if unit == "radians" else math.radians(angle)
+
+
+def _is_plainly_convex(quad: Sequence[float]) -> bool:
+    """Return whether a quad in reach turns the same way, and not just a little, at all corners.
+
+    Most do, and need no arrays.
+    """
+    x1, y1, x2, y2, x3, y3, x4, y4 = quad
+    turns = (
+        (x2 - x1) * (y3 - y2) - (y2 - y1) * (x3 - x2),
+        (x3 - x2) * (y4 - y3) - (y3 - y2) * (x4 - x3),
+        (x4 - x3) * (y1 - y4) - (y4 - y3) * (x1 - x4),
+        (x1 - x4) * (y2 - y1) - (y1 - y4) * (x2 - x1),
+    )
+    return (
+        (min(turns) > _PLAIN_TURN_PX2 or max(turns) < -_PLAIN_TURN_PX2)
+        and -_MAX_COORDINATE_PX <= min(quad)
+        and max(quad) <= _MAX_COORDINATE_PX
+    )
 
 
 def image_id_of(file_name: str) -> str:

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         for layout in args.layouts:
             with tempfile.TemporaryDirectory() as folder:
                 scene = Path(folder) / f"scene.{'png' if layout == 'png' else 'tif'}"
-                write_scene(scene, side, layout)
+                write_scene(scene, (side, side), layout)
                 row = {"side_px": side, "layout": layout, **measure_apart(scene, args)}
                 row["file_mb"] = scene.stat().st_size / 2**20
             rows.append(row)
@@ -148,7 +148,7 @@ def stub_windows(windows: Any) -> Any:
     return found
 
 
-def write_scene(path: Path, side: int, layout: str) -> None:
+def write_scene(path: Path, size_hw: tuple[int, int], layout: str) -> None:
     """Write a georeferenced picture of coloured noise, compressed, strip by strip."""
     import rasterio
     from rasterio.transform import Affine
@@ -158,12 +158,13 @@ def write_scene(path: Path, side: int, layout: str) -> None:
     if layout == "tiled":
         options |= {"tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX}
     target = path if layout != "png" else path.with_suffix(".tif")
-    rng = np.random.default_rng(side)
+    side_h, side_w = size_hw
+    rng = np.random.default_rng(side_w)
     with rasterio.open(
         target,
         "w",
-        width=side,
-        height=side,
+        width=side_w,
+        height=side_h,
         count=3,
         dtype="uint8",
         crs="EPSG:32633",
@@ -171,11 +172,11 @@ def write_scene(path: Path, side: int, layout: str) -> None:
         interleave="pixel",
         **options,
     ) as file:
-        for top in range(0, side, BLOCK_PX):
-            height = min(BLOCK_PX, side - top)
-            coarse = rng.integers(0, 256, (3, height // 16 + 1, side // 16 + 1), dtype=np.uint8)
-            rows = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :side]
-            file.write(rows, window=Window(0, top, side, height))
+        for top in range(0, side_h, BLOCK_PX):
+            height = min(BLOCK_PX, side_h - top)
+            coarse = rng.integers(0, 256, (3, height // 16 + 1, side_w // 16 + 1), dtype=np.uint8)
+            rows = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :side_w]
+            file.write(rows, window=Window(0, top, side_w, height))
     if layout == "png":
         import rasterio.shutil
 

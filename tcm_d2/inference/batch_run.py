@@ -223,10 +223,10 @@ def _run_file(detector: Detector, path: Path, name: str, run: FileRun) -> FileOu
                 resume=resume,
                 read_options=dict(run.read_options),
             )
-        found = replace(found, image_id=name)
-        picture = None
-        if run.picture_format is not None:
-            picture = found.draw(max_side_px=run.picture_side_px)
+            found = replace(found, image_id=name)
+            picture = None
+            if run.picture_format is not None:
+                picture = found.draw(scene.read_overview(run.picture_side_px))
     except (ValueError, OSError, ModuleNotFoundError) as error:
         message = str(error) if path.name in str(error) else f"{path}: {error}"
         logger.info("left out: %s", message)

@@ -149,6 +149,50 @@ def test_blanks_and_other_scripts_in_names_do_not_cost_the_summaries(
     assert len(list((out / "pictures").iterdir())) == 4
 
 
+def test_longitude_and_latitude_never_become_pixels(
+    demo: ModuleType,
+    tmp_path: Path,
+    run_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("rasterio", reason="needs tcm_d2[geo]")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("placed.png", "nowhere.png"):
+        cv2.imwrite(str(folder / name), noise_image(64, 64))
+    (folder / "placed.pgw").write_text("0.5\n0\n0\n-0.5\n400000.25\n5599999.75\n")
+    out = tmp_path / "out"
+
+    def run(*options: str) -> int:
+        given = ["--weights", run_dir, "--input", folder, "--output", out, "--device", "cpu"]
+        arguments = [*given, "--score-threshold", LOW, *options]
+        return int(demo.run(demo.parse_args(list(map(str, arguments)))))
+
+    assert run() == 0
+    assert (out / "geojson" / "nowhere.geojson").is_file()
+    for _ in range(2):  # also where the results are those of a run before
+        assert run("--wgs84", "--crs", "EPSG:32633") == 1
+        printed = capsys.readouterr()
+        assert "nowhere.png: no GeoJSON is written: crs: nowhere has no coord" in printed.err
+        assert "placed.png: no" not in printed.err
+        # That of the run before held pixels.
+        assert not (out / "geojson" / "nowhere.geojson").exists()
+        assert (out / "labelTxt" / "nowhere.txt").is_file()
+    tree = json.loads((out / "geojson" / "placed.geojson").read_text())
+    points = np.array([f["geometry"]["coordinates"][0] for f in tree["features"]]).reshape(-1, 2)
+    assert "crs" not in tree and (abs(points - [13.6, 50.5]) < 0.3).all()
+
+
+def test_virtual_rasters_are_not_taken_out_of_a_folder(
+    pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (pictures / "all.vrt").write_text("<VRTDataset/>")
+    assert "all.vrt" not in [path.name for path in expand_inputs([pictures])]
+    assert "virtual rasters" in caplog.text and "all.vrt" in caplog.text
+    for given in (pictures / "all.vrt", f"{pictures}/*.vrt"):
+        assert [path.name for path in expand_inputs([given])] == ["all.vrt"]
+
+
 def test_second_run_does_only_what_is_new(
     pictures: Path, tmp_path: Path, detector: Detector
 ) -> None:

@@ -67,9 +67,7 @@ def test_world_files_and_named_systems(
 ) -> None:
     path = tmp_path / f"a{suffix}"
     Image.fromarray(RGB).save(path)
-    world = tmp_path / f"a.{ {'.jpg': 'jgw', '.png': 'pgw', '.tif': 'tfw'}[suffix] }".replace(
-        " ", ""
-    )
+    world = path.with_suffix({".jpg": ".jgw", ".png": ".pgw", ".tif": ".tfw"}[suffix])
     # The middle of the first pixel.
     world.write_text("0.5\n0\n0\n-0.5\n400000.25\n5599999.75\n")
     with caplog.at_level(logging.WARNING):

@@ -25,9 +25,9 @@ import torch
 from pycocotools import mask as coco_mask
 
 from tcm_d2.data.augmentation import RandomFlip
-from tcm_d2.data.dota.patch_png import encode_rgb
 from tcm_d2.data.images import read_image
 from tcm_d2.data.mapper import RotatedDatasetMapper
+from tcm_d2.data.png import encode_rgb
 from tcm_d2.structures.conversions import boxes_to_quads, quads_to_boxes
 from tcm_d2.structures.masks import boxes_to_class_masks
 from tcm_d2.synthetic.config import SyntheticConfig

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from tcm_d2.data.dota.patch_png import PngRows, compress_rows, encode_rgb, join_rows
 from tcm_d2.data.images import read_image
+from tcm_d2.data.png import PngRows, compress_rows, encode_rgb, join_rows
 from tcm_d2.data.raster_reader.colors import ColorRule, check_eight_bit_colors, read_colors
 from tcm_d2.data.raster_reader.raster import Raster
 from tcm_d2.data.raster_reader.reader import WHOLE_FILE_PX, open_raster

@@ -25,6 +25,7 @@ from tcm_d2.data.raster_reader.kinds import (
     inspect_file,
 )
 from tcm_d2.data.raster_reader.raster import Raster, Window
+from tcm_d2.data.raster_reader.tiff_blocks import check_block_table
 from tcm_d2.data.raster_reader.virtual_raster import check_virtual_raster
 
 # GDAL's cache holds a row of windows (MB), so that no block is decoded twice.
@@ -41,6 +42,8 @@ _OPTIONS = {
     "CPL_CURL_ENABLE_VSIMEM": "NO",
     "GDAL_HTTP_MAX_RETRY": "0",
     "GDAL_VRT_ENABLE_PYTHON": "NO",
+    # GDAL 3.10 shows memory where a PNG's data are complete and too few for its size.
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
     # Reads of damaged strips fail instead of giving what is there.
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",
     "GTIFF_IGNORE_READ_ERRORS": "NO",
@@ -83,6 +86,8 @@ def open_dataset(file: RasterFile, *, with_sidecars: bool) -> Any:
     """
     if file.kind is VRT:
         check_virtual_raster(file.path)
+    if file.kind is TIFF:
+        check_block_table(file)
     # GDAL takes many things for a path; one that starts at the root is a path. TRUE: sidecars are
     # looked for by name, instead of listing a folder that may hold 100,000 patches.
     path = os.path.abspath(file.path)

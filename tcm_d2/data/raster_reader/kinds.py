@@ -40,6 +40,7 @@ _JPEG_BARE = {0x01, *range(0xD0, 0xD9)}
 _JPEG_SCAN = 0xDA
 # Without O_NONBLOCK the opening of a pipe waits for a writer; Windows has its own line ends.
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_BEFORE_XML = b"\xef\xbb\xbf \t\r\n"
 _NEED_FILE = "fetch the file again"
 
 
@@ -156,7 +157,7 @@ def kind_of(head: bytes, path: str) -> FileKind | None:
         if head.startswith(kind.starts):
             return None if kind is WEBP and head[8:12] != b"WEBP" else kind
     is_named_vrt = path.lower().endswith(VRT_SUFFIX)
-    if is_named_vrt and head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((*VRT.starts, b"<?xml")):
+    if is_named_vrt and head.lstrip(_BEFORE_XML).startswith((*VRT.starts, b"<?xml", b"<!")):
         return VRT
     return None
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tcm_d2.data.dota.patch_png import compress_rows, encode_rgb, join_rows
 from tcm_d2.data.images import BadImageError, read_image
+from tcm_d2.data.png import compress_rows, encode_rgb, join_rows
 from tcm_d2.data.raster_reader import gdal
 
 

@@ -1,4 +1,4 @@
-"""Files that OpenCV decodes whole: JPEG, BMP and WebP, and the rest where rasterio is missing."""
+"""Files decoded whole: JPEG, BMP and WebP by OpenCV, PNG by us, the rest where GDAL is missing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from PIL.TiffImagePlugin import TiffImageFile
 
+from tcm_d2.data.png import decode_rgb
 from tcm_d2.data.raster_reader.geo_reference import NEEDS_GEO
 from tcm_d2.data.raster_reader.heads import open_with_pillow, read_head_size_hw
 from tcm_d2.data.raster_reader.kinds import (
@@ -45,18 +46,7 @@ def decode_whole(file: RasterFile) -> MemoryRaster:
         raise BadImageError(
             f"{file.path}: rasterio is needed to read {file.kind.name}; {NEEDS_GEO}"
         )
-    size_hw = read_head_size_hw(file)
-    if size_hw[0] * size_hw[1] > MAX_WHOLE_PX:
-        raise BadImageError(
-            f"{file.path}: {size_hw[1]} x {size_hw[0]} px are too many to be decoded whole; save "
-            "the picture as TIFF, and install what reads it in parts: " + NEEDS_GEO
-        )
-    with open_regular(file.path) as stream:
-        check_end(file, stream)
-        stream.seek(0)
-        content = np.frombuffer(stream.read(), dtype=np.uint8)
-    # The head says what is decoded; several bytes a pixel are possible but in JPEG and BMP.
-    file.check_size(size_hw, bytes_per_px=3, whole=True)
+    size_hw, content = _read_content(file)
     stored = _decode_tiff_with_alpha(file) if file.kind is TIFF else None
     if stored is None:
         stored = _imdecode(file, content)
@@ -71,6 +61,33 @@ def decode_whole(file: RasterFile) -> MemoryRaster:
             "picture does (its lower part would be grey); fetch the file again"
         )
     return MemoryRaster(stored, name=file.path, kind=file.kind, is_bgr=True)
+
+
+def decode_simple_png(file: RasterFile) -> MemoryRaster | None:
+    """Return the picture of an 8-bit RGB file with simple row filters; None for any other PNG.
+
+    Raises:
+        BadImageError: (a ValueError) truncated, or not to be decoded whole.
+    """
+    _, content = _read_content(file)
+    rgb = decode_rgb(content.data)
+    return None if rgb is None else MemoryRaster(rgb, name=file.path, kind=PNG, is_bgr=False)
+
+
+def _read_content(file: RasterFile) -> tuple[tuple[int, int], np.ndarray]:
+    """Return the size that a file's head claims, where it may be decoded whole, and its bytes."""
+    size_hw = read_head_size_hw(file)
+    if size_hw[0] * size_hw[1] > MAX_WHOLE_PX:
+        raise BadImageError(
+            f"{file.path}: {size_hw[1]} x {size_hw[0]} px are too many to be decoded whole; save "
+            "the picture as TIFF, and install what reads it in parts: " + NEEDS_GEO
+        )
+    # At least; a PNG can have more bytes a pixel.
+    file.check_size(size_hw, bytes_per_px=3, whole=True)
+    with open_regular(file.path) as stream:
+        check_end(file, stream)
+        stream.seek(0)
+        return size_hw, np.frombuffer(stream.read(), dtype=np.uint8)
 
 
 def _imdecode(file: RasterFile, content: np.ndarray) -> np.ndarray:

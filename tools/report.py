@@ -35,7 +35,7 @@ from tcm_d2.evaluation.files.task_files import read_task1
 from tcm_d2.evaluation.scoring.annotations import read_annotations
 from tcm_d2.evaluation.scoring.average_precision import METRICS
 from tcm_d2.files import write_bytes_atomically
-from tcm_d2.inference.find_files import find_sources
+from tcm_d2.inference.find_files import find_detector_files
 from tcm_d2.inference.model_images import to_model_image
 from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.score_maps import compute_score_maps
@@ -170,7 +170,7 @@ def make_pictures(analysis: Analysis, args: argparse.Namespace) -> list[Picture]
     if args.config_file is not None:
         import_user_parts(args.imports)
         detector = build_pretrained(
-            find_sources(args.config_file, weights=args.weights, config_file=None),
+            find_detector_files(args.config_file, weights=args.weights, config_file=None),
             device=args.device,
             class_names=None,
             overrides=args.opts,

@@ -29,7 +29,7 @@ from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import list_labels, read_label
 from tcm_d2.data.images import list_images, read_image
 from tcm_d2.evaluation.files.task_files import read_task1
-from tcm_d2.inference.find_files import find_sources
+from tcm_d2.inference.find_files import find_detector_files
 from tcm_d2.inference.model_images import to_model_image
 from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.score_maps import compute_score_maps
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.score_maps:
             import_user_parts(args.imports)
             detector = build_pretrained(
-                find_sources(args.config_file, weights=args.weights, config_file=None),
+                find_detector_files(args.config_file, weights=args.weights, config_file=None),
                 device=args.device,
                 class_names=None,
                 overrides=args.opts,

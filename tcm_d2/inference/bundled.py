@@ -11,17 +11,17 @@ SUFFIX = ".safetensors"
 DEFAULT_NAME = "tcm_atss_embedded"
 
 
-def list_shipped() -> list[str]:
+def list_bundled() -> list[str]:
     """Return the names that `Detector.from_pretrained` takes besides paths."""
     return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
 
 
-def find_shipped(name: str | os.PathLike[str]) -> Path | None:
-    """Return the file of a shipped detector, or None where there is none of that name.
+def find_bundled(name: str | os.PathLike[str]) -> Path | None:
+    """Return the file of a bundled detector, or None where there is none of that name.
 
     A path that exists goes before a name: a folder ``tcm_atss_embedded`` is that folder.
     """
     text = os.fspath(name)
-    if text in list_shipped() and not Path(text).exists():
+    if text in list_bundled() and not Path(text).exists():
         return FOLDER / f"{text}{SUFFIX}"
     return None

@@ -21,7 +21,7 @@ from torch import nn
 
 from tcm_d2.data.raster_reader.colors import UInt8Array
 from tcm_d2.export.backends import check_backend, export_network
-from tcm_d2.inference.find_files import find_sources
+from tcm_d2.inference.find_files import find_detector_files
 from tcm_d2.inference.large_image import ResumeFile, WindowConfig, detect_scene
 from tcm_d2.inference.model_images import ChannelOrder, to_model_image
 from tcm_d2.inference.pretrained import build_pretrained
@@ -144,7 +144,7 @@ class Detector:
             if device is not None and torch.device(device).type != "cpu":
                 raise ValueError(f"device: expected 'cpu' for {backend!r}, got {device!r}")
             device = "cpu"
-        sources = find_sources(path, weights=weights, config_file=config_file)
+        sources = find_detector_files(path, weights=weights, config_file=config_file)
         trained = build_pretrained(sources, device=device, class_names=class_names, prompts=prompts)
         model = trained.model
         window = trained_size_px(model) if window_px is None else window_px

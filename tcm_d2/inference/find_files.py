@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tcm_d2.config.run import WEIGHT_SUFFIXES, YAML_SUFFIXES, open_config
 from tcm_d2.config.saved_copy import COPY_NAMES, holds_config
-from tcm_d2.inference.bundled import find_shipped, list_shipped
+from tcm_d2.inference.bundled import find_bundled, list_bundled
 from tcm_d2.messages import near_match_hint
 from tcm_d2.weight_files.reading import read_weight_file
 
@@ -16,23 +16,23 @@ _FINAL_WEIGHTS = ("model_final.pth", "model.safetensors", "model_final.safetenso
 _LAST_CHECKPOINT = "last_checkpoint"
 
 
-class Sources(NamedTuple):
+class DetectorFiles(NamedTuple):
     """The two files that a trained detector consists of."""
 
     config: Path
     weights: Path
 
 
-def find_sources(
+def find_detector_files(
     path: str | os.PathLike[str],
     *,
     weights: str | os.PathLike[str] | None,
     config_file: str | os.PathLike[str] | None,
-) -> Sources:
+) -> DetectorFiles:
     """Return the configuration and the weights that a path stands for.
 
     Args:
-        path: an output folder, a weight file, a configuration, or a name of `list_shipped`.
+        path: an output folder, a weight file, a configuration, or a name of `list_bundled`.
         weights: the weights, where ``path`` is a configuration or a folder with several.
         config_file: the configuration, where it does not lie beside the weights.
 
@@ -40,18 +40,18 @@ def find_sources(
         FileNotFoundError: something is not there; says what was looked for.
         ValueError: several files fit, or the path is of no kind known here.
     """
-    target = find_shipped(path) or Path(path).expanduser()
+    target = find_bundled(path) or Path(path).expanduser()
     config = None if config_file is None else _existing(config_file, "configuration")
     chosen = None if weights is None else _existing(weights, "weights")
     if target.is_dir():
-        return Sources(config or _config_in(target), chosen or _weights_in(target))
+        return DetectorFiles(config or _config_in(target), chosen or _weights_in(target))
     if not target.is_file():
         raise FileNotFoundError(_missing_message(target))
     suffix = target.suffix.lower()
     if suffix in WEIGHT_SUFFIXES:
         if chosen is not None:
             raise ValueError(f"weights: given twice, as {target} and as {chosen}; give one")
-        return Sources(config or _config_of(target), target)
+        return DetectorFiles(config or _config_of(target), target)
     if suffix not in (*YAML_SUFFIXES, ".py"):
         raise ValueError(
             f"{target}: expected a folder, a weight file ({', '.join(WEIGHT_SUFFIXES)}) or a "
@@ -59,7 +59,7 @@ def find_sources(
         )
     if config is not None:
         raise ValueError(f"configuration: given twice, as {target} and as {config}; give one")
-    return Sources(target, chosen or _weights_of(target))
+    return DetectorFiles(target, chosen or _weights_of(target))
 
 
 def _existing(path: str | os.PathLike[str], what: str) -> Path:
@@ -73,7 +73,7 @@ def _missing_message(path: Path) -> str:
     return (
         f"'{path}': no such file or folder{_near(path)}; expected an output folder with "
         f"{COPY_NAMES[0]} and {_FINAL_WEIGHTS[0]}, a weight file with {COPY_NAMES[0]} beside "
-        f"it, a configuration, or a shipped detector ({', '.join(list_shipped())})"
+        f"it, a configuration, or a bundled detector ({', '.join(list_bundled())})"
     )
 
 

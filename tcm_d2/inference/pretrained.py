@@ -14,7 +14,7 @@ from tcm_d2.checkpoint.load import EMA_KEY, SafeCheckpointer, load_weights
 from tcm_d2.config.device import usable_device
 from tcm_d2.config.run import Run, Views, open_config
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES, class_name_to_prompt
-from tcm_d2.inference.find_files import Sources
+from tcm_d2.inference.find_files import DetectorFiles
 
 # Of an evaluator that does not merge windows: the default of TEST.DOTA.MERGE_NMS_THRESH.
 _MERGE_NMS_IOU = 0.1
@@ -42,7 +42,7 @@ class Pretrained:
 
 
 def build_pretrained(
-    sources: Sources,
+    sources: DetectorFiles,
     *,
     device: str | torch.device | None,
     class_names: Sequence[str] | None,
@@ -52,7 +52,7 @@ def build_pretrained(
     """Build the model of a configuration and load its weights; every parameter must be there.
 
     Args:
-        sources: see `find_sources`.
+        sources: see `find_detector_files`.
         device: None takes CUDA where there is one, else the CPU.
         class_names: names in label order; None takes those of the configuration.
         prompts: what the text tower reads for the classes, in label order; None takes those of the

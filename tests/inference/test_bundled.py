@@ -9,7 +9,7 @@ import torch
 
 from tcm_d2 import Detector
 from tcm_d2.data.dota.labels import read_label
-from tcm_d2.inference.bundled import DEFAULT_NAME, FOLDER, find_shipped, list_shipped
+from tcm_d2.inference.bundled import DEFAULT_NAME, FOLDER, find_bundled, list_bundled
 from tcm_d2.ops import box_iou_rotated
 from tcm_d2.structures.conversions import quads_to_boxes
 from tcm_d2.synthetic import SyntheticConfig, make_synthetic_dota
@@ -20,18 +20,18 @@ SEED = 77
 
 
 def test_files_are_small_and_found_by_name() -> None:
-    assert DEFAULT_NAME in list_shipped()
-    for name in list_shipped():
-        path = find_shipped(name)
+    assert DEFAULT_NAME in list_bundled()
+    for name in list_bundled():
+        path = find_bundled(name)
         assert path is not None and path.parent == FOLDER and path.stat().st_size <= MAX_BYTES
 
 
 def test_a_path_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / DEFAULT_NAME).mkdir()
-    assert find_shipped(DEFAULT_NAME) is None
-    assert find_shipped("tcm_atss") is None
-    with pytest.raises(FileNotFoundError, match=f"shipped detector.*{DEFAULT_NAME}"):
+    assert find_bundled(DEFAULT_NAME) is None
+    assert find_bundled("tcm_atss") is None
+    with pytest.raises(FileNotFoundError, match=f"bundled detector.*{DEFAULT_NAME}"):
         Detector.from_pretrained("tcm_atss")
 
 

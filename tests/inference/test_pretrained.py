@@ -10,7 +10,7 @@ from detectron2.modeling import build_model
 
 from tcm_d2.checkpoint.load import EMA_KEY
 from tcm_d2.config.run import open_config
-from tcm_d2.inference.find_files import Sources
+from tcm_d2.inference.find_files import DetectorFiles
 from tcm_d2.inference.model_images import to_model_image
 from tcm_d2.inference.pretrained import Pretrained, build_pretrained
 from tests.engine.small_detector import small_config, write_config
@@ -18,7 +18,7 @@ from tests.engine.small_detector import small_config, write_config
 
 def load(config: Path, weights: Path, *overrides: str) -> Pretrained:
     return build_pretrained(
-        Sources(config, weights), device="cpu", class_names=None, overrides=overrides
+        DetectorFiles(config, weights), device="cpu", class_names=None, overrides=overrides
     )
 
 

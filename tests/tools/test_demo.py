@@ -249,7 +249,7 @@ def test_command_line(
     assert {p.name for p in (out / "pictures").iterdir()} == {"a.jpg", "b.jpg"}
 
 
-def test_without_weights_the_shipped_detector_is_taken(
+def test_without_weights_the_bundled_detector_is_taken(
     demo: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -165,7 +165,7 @@ def read_position(file: Any, crs: str | None) -> GeoReference | None:
     miss_px = np.abs(corners @ solution - table[:, 2:]).max() / scale
     exact = miss_px <= _AFFINE_TOLERANCE_PX
     control_points = () if exact else tuple(tuple(row) for row in table.tolist())
-    return GeoReference(name, wkt, (a, b, c, d, e, f), control_points)  # type: ignore[arg-type]
+    return GeoReference(name, wkt, (a, b, c, d, e, f), control_points)
 
 
 def has_position_without_crs(file: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 from PIL import Image
@@ -23,6 +24,7 @@ from tcm_d2.data.raster_reader.kinds import (
     TIFF,
     WEBP,
     BadImageError,
+    FileKind,
     RasterFile,
     inspect_file,
 )
@@ -31,7 +33,7 @@ from tcm_d2.data.raster_reader.orientation import UPRIGHT
 _EXIF_ORIENTATION = 0x0112
 # Called directly: Image.open guards against decompression bombs, by the number of pixels alone and
 # also where nothing is decoded. `RasterFile.check_size` holds it against the size of the file.
-_PILLOW_READERS = {
+_PILLOW_READERS: dict[FileKind, Callable[[str], ImageFile]] = {
     JPEG: JpegImageFile,
     PNG: PngImageFile,
     BMP: BmpImageFile,

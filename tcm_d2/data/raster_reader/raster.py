@@ -142,7 +142,7 @@ def _choose(values: np.ndarray, channels: list[int]) -> np.ndarray:
     if channels == list(range(num)):
         return values
     if values.dtype in (np.uint8, np.uint16) and values.size:
-        codes = {
+        codes: dict[tuple[int, tuple[int, ...]], int] = {
             (3, (2, 1, 0)): cv2.COLOR_BGR2RGB,
             (4, (2, 1, 0)): cv2.COLOR_BGRA2RGB,
             (4, (0, 1, 2)): cv2.COLOR_BGRA2BGR,

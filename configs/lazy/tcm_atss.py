@@ -4,6 +4,7 @@ from detectron2.config import LazyCall as L
 
 from tcm_d2.modeling.dense.anchor_assigners import ATSSAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator
+from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
 from tcm_d2.modeling.heads.atss import RotatedATSSHead
 from tcm_d2.modeling.losses import RotatedIoULoss
 
@@ -22,9 +23,20 @@ model.head = L(RotatedATSSHead)(
     norm="GN",
     prior_prob=0.01,
     anchor_generator=L(AnchorGenerator)(
-        strides_px=[8, 16, 32, 64, 128], base_side_strides=4.0, scales_per_octave=1, ratios=[1.0]
+        strides_px=[8, 16, 32, 64, 128],
+        base_side_strides=4.0,
+        scales_per_octave=1,
+        ratios=[1.0],
+        width_side="long",
     ),
     assigner=L(ATSSAssigner)(topk=9, iou_rounding="exact"),
+    coder=L(DeltaBoxCoder)(
+        min_angle_deg=-90.0,
+        quarter_from_deg=None,
+        along_axes=True,
+        swap_sides=True,
+        turn_unit_rad=1.0,
+    ),
     focal_loss_gamma=2.0,
     focal_loss_alpha=0.25,
     box_loss=L(RotatedIoULoss)(mode="linear", weight=2.0),

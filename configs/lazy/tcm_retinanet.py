@@ -4,6 +4,7 @@ from detectron2.config import LazyCall as L
 
 from tcm_d2.modeling.dense.anchor_assigners import MaxIoUAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator
+from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
 from tcm_d2.modeling.heads.retinanet import RotatedRetinaNetHead
 from tcm_d2.modeling.losses import L1Loss
 
@@ -26,9 +27,17 @@ model.head = L(RotatedRetinaNetHead)(
         base_side_strides=4.0,
         scales_per_octave=3,
         ratios=[1.0, 0.5, 2.0],
+        width_side="long",
     ),
     assigner=L(MaxIoUAssigner)(
         positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0, iou_rounding="exact"
+    ),
+    coder=L(DeltaBoxCoder)(
+        min_angle_deg=-90.0,
+        quarter_from_deg=None,
+        along_axes=True,
+        swap_sides=True,
+        turn_unit_rad=1.0,
     ),
     focal_loss_gamma=2.0,
     focal_loss_alpha=0.25,

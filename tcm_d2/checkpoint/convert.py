@@ -1,4 +1,4 @@
-"""Names of tensors in mmrotate's and CLIP's files, and ours."""
+"""Names of tensors in mmrotate's, CLIP's and torchvision's files, and ours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tcm_d2.modeling.clip.weights import POOL_PREFIX, UNUSED_NAMES
 from tcm_d2.modeling.heads.contract import ForeignNames
 from tcm_d2.weight_files.description import Naming, find_naming
 
-# The neck takes res3 .. res5; the reference keeps the extra levels' convolutions in the same list.
+# Of a pyramid whose lateral convolutions are not there to be counted: it takes res3 .. res5. The
+# reference keeps the extra levels' convolutions in the same list.
 NUM_NECK_INPUTS = 3
 # Built by the published DOTA models but bypassed, so never trained.
 DEAD_PREFIXES = ("prompt_generator.",)
@@ -36,6 +37,11 @@ _CLIP_TEXT_NAME = re.compile(
 )
 _NECK_CONV = re.compile(r"^neck\.(lateral|fpn)_convs\.(\d+)\.conv\.(weight|bias)$")
 _LATERAL_CONV = re.compile(r"^neck\.lateral_convs\.\d+\.conv\.weight$")
+# A ResNet in torchvision's names: the stem, and a block's convolution, norm or shortcut.
+_STEM = re.compile(r"^(conv|bn)1\.(\w+)$")
+_BLOCK = re.compile(r"^layer(\d)\.(\d+)\.(conv|bn|downsample\.)(\d)\.(\w+)$")
+# torchvision's classifier.
+_CLASSIFIER = "fc."
 _DECODER = re.compile(r"^(vis|text)_context_decoder\.(.+)$")
 _DECODER_NAMES = {"vis": "tcm.visual_decoder", "text": "tcm.text_decoder"}
 _HEAD_PREFIX, _OWN_HEAD_PREFIX = "bbox_head.", "head."
@@ -79,6 +85,8 @@ def convert_state_dict(state_dict: Mapping[str, Tensor]) -> ConvertedStateDict:
         return convert_mmrotate_state_dict(state_dict)
     if naming == "CLIP":
         return _convert_clip_state_dict(state_dict)
+    if naming == "torchvision":
+        return _convert_torchvision_state_dict(state_dict)
     return ConvertedStateDict(dict(state_dict), [], [], naming, [], [])
 
 
@@ -87,8 +95,7 @@ def convert_mmrotate_state_dict(state_dict: Mapping[str, Tensor]) -> ConvertedSt
 
     No value changes: the heads regress in the reference's own frame, and the coders convert. Only
     one tensor changes its shape: the context loses a leading axis of length one. A backbone other
-    than CLIP's is left out, though many of its names and shapes would fit: its stem and strides
-    are built differently.
+    than CLIP's gets the names of Detectron2's ResNet.
 
     Args:
         state_dict: tensors by the reference's names.
@@ -97,12 +104,10 @@ def convert_mmrotate_state_dict(state_dict: Mapping[str, Tensor]) -> ConvertedSt
     dead: list[str] = []
     unknown: list[str] = []
     reshaped, notes = [], _mmrotate_notes(state_dict)
+    num_neck_inputs = count_neck_inputs(state_dict)
     head = _head_of_mmrotate(state_dict)
-    has_our_neck = _has_our_neck(state_dict)
     for name, tensor in state_dict.items():
-        our_name = convert_mmrotate_name(name, head)
-        if name.startswith("neck.") and not has_our_neck:
-            our_name = None
+        our_name = convert_mmrotate_name(name, head, num_neck_inputs=num_neck_inputs)
         if our_name is None:
             (dead if name.startswith(DEAD_PREFIXES) else unknown).append(name)
             continue
@@ -172,23 +177,15 @@ def convert_head_name(name: str, head: ForeignNames) -> str | None:
     return f"{ours}.{rest}" if ours is not None and rest else None
 
 
-def _has_our_neck(state_dict: Mapping[str, Tensor]) -> bool:
-    """Tell a pyramid over C3 .. C5 from one over other stages, whose numbers mean others."""
-    num_laterals = sum(_LATERAL_CONV.match(name) is not None for name in state_dict)
+def count_neck_inputs(names: Iterable[str]) -> int:
+    """Return of how many stages mmrotate's pyramid is made."""
     # Parts of a state dict are welcome too.
-    return num_laterals <= NUM_NECK_INPUTS
+    return max(sum(_LATERAL_CONV.match(name) is not None for name in names), NUM_NECK_INPUTS)
 
 
 def _mmrotate_notes(state_dict: Mapping[str, Tensor]) -> list[str]:
     """Return why parts of an mmrotate detector have no place in ours."""
     notes = []
-    if "backbone.layer1.0.conv1.weight" in state_dict:
-        notes.append(
-            "the file's backbone is an ordinary ResNet, not CLIP's (other stem, other strides): "
-            "not loaded; MODEL.CLIP.WEIGHTS gives the image tower"
-        )
-    if not _has_our_neck(state_dict):
-        notes.append("the file's pyramid is not over C3 to C5: not loaded")
     has_head = any(name.startswith(_HEAD_PREFIX) for name in state_dict)
     if has_head and _head_of_mmrotate(state_dict) is None:
         titles = ", ".join(head.title for head in known_heads())
@@ -196,13 +193,16 @@ def _mmrotate_notes(state_dict: Mapping[str, Tensor]) -> list[str]:
     return notes
 
 
-def convert_mmrotate_name(name: str, head: ForeignNames | None) -> str | None:
+def convert_mmrotate_name(
+    name: str, head: ForeignNames | None, *, num_neck_inputs: int = NUM_NECK_INPUTS
+) -> str | None:
     """Return our name of a tensor, or None if it is dead there (see DEAD_PREFIXES) or unknown.
 
     Args:
         name: the reference's name, such as ``backbone.visual.conv1.weight``.
         head: the model's head; one name can mean different tensors in different heads. None
             knows no head.
+        num_neck_inputs: see `count_neck_inputs`.
     """
     if name in _SINGLE_NAMES:
         return _SINGLE_NAMES[name]
@@ -214,10 +214,32 @@ def convert_mmrotate_name(name: str, head: ForeignNames | None) -> str | None:
             return None
         head_name = convert_head_name(name.removeprefix(_HEAD_PREFIX), head)
         return None if head_name is None else f"head.{head_name}"
-    return _convert_neck_name(name) or _convert_decoder_name(name)
+    if name.startswith("backbone."):
+        resnet_name = convert_resnet_name(name.removeprefix("backbone."))
+        return None if resnet_name is None else f"backbone.{resnet_name}"
+    return _convert_neck_name(name, num_neck_inputs) or _convert_decoder_name(name)
 
 
-def _convert_neck_name(name: str) -> str | None:
+def convert_resnet_name(name: str) -> str | None:
+    """Return Detectron2's name of one of torchvision's ResNet's tensors, or None.
+
+    Args:
+        name: such as ``layer1.0.downsample.1.running_mean``.
+    """
+    if match := _STEM.match(name):
+        return f"stem.conv1.{'norm.' if match[1] == 'bn' else ''}{match[2]}"
+    match = _BLOCK.match(name)
+    if match is None:
+        return None
+    stage, block, kind, index, suffix = match.groups()
+    if kind == "downsample.":
+        layer, is_norm = "shortcut", index == "1"
+    else:
+        layer, is_norm = f"conv{index}", kind == "bn"
+    return f"res{int(stage) + 1}.{block}.{layer}.{'norm.' if is_norm else ''}{suffix}"
+
+
+def _convert_neck_name(name: str, num_inputs: int) -> str | None:
     """Return our name of a pyramid convolution, or None."""
     match = _NECK_CONV.match(name)
     if match is None:
@@ -225,9 +247,9 @@ def _convert_neck_name(name: str) -> str | None:
     kind, index, suffix = match[1], int(match[2]), match[3]
     if kind == "lateral":
         return f"neck.lateral_convs.{index}.{suffix}"
-    if index < NUM_NECK_INPUTS:
+    if index < num_inputs:
         return f"neck.output_convs.{index}.{suffix}"
-    return f"neck.extra_convs.{index - NUM_NECK_INPUTS}.{suffix}"
+    return f"neck.extra_convs.{index - num_inputs}.{suffix}"
 
 
 def _convert_decoder_name(name: str) -> str | None:
@@ -239,6 +261,20 @@ def _convert_decoder_name(name: str) -> str | None:
     rest = re.sub(r"^decoder\.", "layers.", rest)
     rest = re.sub(r"_attn\.proj\.", "_attn.out_proj.", rest)
     return f"{_DECODER_NAMES[match[1]]}.{rest}"
+
+
+def _convert_torchvision_state_dict(state_dict: Mapping[str, Tensor]) -> ConvertedStateDict:
+    """Return the state dict of a ResNet for ImageNet as that of a detector's backbone."""
+    converted = {}
+    unknown: list[str] = []
+    for name, tensor in state_dict.items():
+        our_name = convert_resnet_name(name)
+        if our_name is not None:
+            converted[f"backbone.{our_name}"] = tensor
+        elif not name.startswith(_CLASSIFIER):
+            unknown.append(name)
+    dead = [name for name in state_dict if name.startswith(_CLASSIFIER)]
+    return ConvertedStateDict(converted, dead, unknown, "torchvision", [], [])
 
 
 def _convert_clip_state_dict(state_dict: Mapping[str, Tensor]) -> ConvertedStateDict:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from tcm_d2.checkpoint.convert import find_own_head
+from tcm_d2.checkpoint.convert import NUM_NECK_INPUTS, find_own_head
 from tcm_d2.checkpoint.load_report import Reshaped, Shape
 from tcm_d2.modeling.clip.attention_pool import resize_positional_embedding
 from tcm_d2.modeling.clip.weights import first_text_positions
@@ -19,7 +19,10 @@ _TEXT_POSITIONS = "text_encoder.positional_embedding"
 _AFTER_SCORE_MAP = re.compile(r"neck\.(lateral_convs\.\d+|extra_convs\.0)\.weight")
 # Its first dimension is the number of channels of res5.
 _RES5_NAME = "backbone.layer4.0.conv3.weight"
-_HEAD_PREFIX = "head."
+_HEAD_PREFIX, _NECK_PREFIX = "head.", "neck."
+_LATERAL = re.compile(r"neck\.lateral_convs\.\d+\.weight")
+# First names of the image tower of Detectron2's ResNet, and of CLIP's.
+_RESNET_PREFIX, _CLIP_PREFIX = "backbone.stem.", "backbone.layer1."
 # Towers that are worth nothing in parts.
 _TOWERS = {
     "backbone.": "image tower",
@@ -90,6 +93,13 @@ def _find_foreign_parts(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]
     theirs, ours = find_own_head(tensors), find_own_head(own)
     if theirs is not None and ours is not None and theirs != ours:
         reasons[_HEAD_PREFIX] = f"the file's head is {theirs.title}'s, the model's {ours.title}'s"
+    laterals = [
+        sum(_LATERAL.fullmatch(name) is not None for name in names) for names in (tensors, own)
+    ]
+    if all(laterals) and laterals[0] != laterals[1] and laterals[0] >= NUM_NECK_INPUTS:
+        reasons[_NECK_PREFIX] = (
+            f"the file's pyramid is over {laterals[0]} stages, the model's over {laterals[1]}"
+        )
     for prefix, tower in _TOWERS.items():
         if not any(name.startswith(prefix) for name in own):
             continue
@@ -100,6 +110,11 @@ def _find_foreign_parts(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]
                 continue
             if name not in own or own[name].shape != tensor.shape:
                 reasons[prefix] = f"the file's {tower} is another one (see {name})"
+                if name.startswith(_RESNET_PREFIX) and any(n.startswith(_CLIP_PREFIX) for n in own):
+                    reasons[prefix] = (
+                        f"the file's {tower} is an ordinary ResNet, not CLIP's (other stem, other "
+                        "strides; MODEL.CLIP.WEIGHTS gives CLIP's)"
+                    )
                 break
     return reasons
 

@@ -119,6 +119,8 @@ def _add_head_keys(cfg: CfgNode) -> None:
     # Input of P6: "output" (P5) or "input" (C5 with the score map).
     cfg.MODEL.ROTATED_FPN.EXTRA_LEVELS_FROM = "output"
     cfg.MODEL.ROTATED_FPN.RELU_BEFORE_EXTRA = True
+    # Levels above the coarsest of IN_FEATURES.
+    cfg.MODEL.ROTATED_FPN.NUM_EXTRA_LEVELS = 2
 
     # --- rotated one-stage heads (modeling/heads), what they share; others stand in their files ---
     cfg.MODEL.ROTATED_HEAD = CfgNode()

@@ -1,6 +1,7 @@
 """Networks; importing this package registers them and their parts."""
 
 import tcm_d2.modeling.backbone.clip_resnet
+import tcm_d2.modeling.backbone.resnet
 import tcm_d2.modeling.heads.atss
 import tcm_d2.modeling.heads.fcos
 import tcm_d2.modeling.heads.retinanet  # noqa: F401

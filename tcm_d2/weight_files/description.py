@@ -9,10 +9,11 @@ from typing import Literal
 from torch import Tensor
 
 # Whose names a file's tensors have. "mmrotate TCM" has CLIP's towers, "mmrotate" an ordinary
-# backbone.
-Naming = Literal["tcm_d2", "mmrotate TCM", "mmrotate", "CLIP", "unknown"]
+# backbone, "torchvision" is a ResNet for images.
+Naming = Literal["tcm_d2", "mmrotate TCM", "mmrotate", "CLIP", "torchvision", "unknown"]
 
 CLIP_MARKER = "visual.layer1.0.conv1.weight"
+_TORCHVISION_MARKER = "layer1.0.conv1.weight"
 _MMROTATE_TCM_PREFIXES = ("backbone.visual.", "vis_context_decoder.", "text_context_decoder.")
 _MMROTATE_NAME = re.compile(r"bbox_head\.|neck\.(lateral|fpn)_convs\.\d+\.conv\.")
 _OWN_PREFIXES = ("tcm.", "neck.output_convs.", "head.class_predictor.", "attention_pool.")
@@ -44,6 +45,8 @@ def find_naming(names: Iterable[str]) -> Naming:
         return "CLIP"
     if any(_MMROTATE_NAME.match(name) for name in names):
         return "mmrotate"
+    if _TORCHVISION_MARKER in names:
+        return "torchvision"
     return "tcm_d2" if any(name.startswith(_OWN_PREFIXES) for name in names) else "unknown"
 
 

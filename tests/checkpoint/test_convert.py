@@ -78,9 +78,11 @@ def test_plain_mmrotate_detector_of_full_size(
     fitted, report = match_weights(own, theirs, source="plain")
     assert {n.partition(".")[0] for n in fitted} == {"neck", "head"}
     assert {n for n in own if n.startswith(("neck.", "head."))} == fitted.keys()
-    assert report.mismatched == [] and report.dead == []
-    assert set(report.unexpected) == {n for n in theirs if n.startswith("backbone.")}
-    assert any(own.get(name) is not None for name in report.unexpected)
+    assert report.mismatched == []
+    assert len(report.dead) == 53 and all(n.endswith("num_batches_tracked") for n in report.dead)
+    num_backbone = sum(n.startswith("backbone.") for n in theirs)
+    assert len(report.unexpected) == num_backbone - 53
+    assert all(n.startswith("backbone.") for n in report.unexpected)
     assert "an ordinary ResNet, not CLIP's" in report.notes[0]
     widened = {r.name: r.how for r in report.reshaped}
     expected = {"neck.lateral_convs.2.weight", "neck.extra_convs.0.weight"}
@@ -123,7 +125,13 @@ def plain_mmrotate_state(names: Path) -> dict[str, Tensor]:
         ("neck.fpn_convs.2.conv.bias", "neck.output_convs.2.bias"),
         ("neck.fpn_convs.4.conv.bias", "neck.extra_convs.1.bias"),
         ("prompt_generator.prompt_proj.0.weight", None),
-        ("backbone.conv1.weight", None),
+        ("backbone.conv1.weight", "backbone.stem.conv1.weight"),
+        ("backbone.bn1.running_var", "backbone.stem.conv1.norm.running_var"),
+        ("backbone.layer1.0.conv2.weight", "backbone.res2.0.conv2.weight"),
+        ("backbone.layer4.2.bn3.bias", "backbone.res5.2.conv3.norm.bias"),
+        ("backbone.layer2.0.downsample.0.weight", "backbone.res3.0.shortcut.weight"),
+        ("backbone.layer2.0.downsample.1.weight", "backbone.res3.0.shortcut.norm.weight"),
+        ("backbone.layer2.0.attention.weight", None),
         ("neck.fpn_convs.0.bn.weight", None),
         ("bbox_head.nothing", None),
     ],
@@ -164,12 +172,16 @@ def test_clip_names(theirs: str, ours: str | None) -> None:
 
 
 def test_pyramid_over_other_stages_is_left_out() -> None:
-    """A two-stage detector's pyramid starts at C2: number 1 there is not number 1 here."""
+    """A pyramid that starts at C2: number 1 there is not number 1 here."""
     state = {f"neck.lateral_convs.{i}.conv.weight": torch.ones(2, 2, 1, 1) for i in range(4)}
     state["neck.fpn_convs.1.conv.weight"] = torch.ones(2, 2, 3, 3)
-    converted = convert_state_dict(state)
-    assert converted.state_dict == {} and len(converted.unknown) == 5
-    assert converted.notes == ["the file's pyramid is not over C3 to C5: not loaded"]
+    state["bbox_head.retina_cls.bias"] = torch.zeros(15)
+    own = {f"neck.lateral_convs.{i}.weight": torch.zeros(2, 2, 1, 1) for i in range(3)}
+    own["neck.output_convs.1.weight"] = torch.ones(2, 2, 3, 3)
+    own["head.class_predictor.bias"] = torch.zeros(15)
+    fitted, report = match_weights(own, state, source="w.pth")
+    assert fitted.keys() == {"head.class_predictor.bias"}
+    assert "the file's pyramid is over 4 stages, the model's over 3: neck.*" in report.notes[0]
 
 
 def test_unknown_heads_are_left_out() -> None:

@@ -44,9 +44,26 @@ def test_high_anchors_lie_on_their_side() -> None:
     assert generator.make_grid([(1, 1)], CPU).boxes.tolist() == [[0, 0, 64, 16, -90]]
 
 
+@pytest.mark.parametrize(("side", "angle_deg"), [("horizontal", 0), ("vertical", -90)])
+def test_width_along_one_axis(side: str, angle_deg: int) -> None:
+    generator = AnchorGenerator(
+        strides_px=[8],
+        base_side_strides=4.0,
+        scales_per_octave=1,
+        ratios=[1.0, 4.0, 0.25],
+        width_side=side,
+    )
+    boxes = generator.make_grid([(1, 1)], CPU).boxes
+    sides = [[32, 32], [16, 64], [64, 16]]  # along x, along y
+    if side == "vertical":
+        sides = [pair[::-1] for pair in sides]
+    assert boxes[:, 2:4].tolist() == sides and (boxes[:, 4] == angle_deg).all()
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"width_side": "short"}, "width_side: expected one of long, horizontal, vertical"),
         ({"scales_per_octave": 0}, "scales_per_octave: expected >= 1"),
         ({"ratios": []}, "expected positive numbers"),
         ({"ratios": [1.0, -1.0]}, "expected positive numbers"),
@@ -92,6 +109,42 @@ def test_round_trip_gives_the_same_rectangle(dtype: torch.dtype) -> None:
     assert paired_iou_rotated(decoded, boxes).min() > 0.9999
     assert (decoded[:, 2] >= decoded[:, 3]).all()
     assert ((decoded[:, 4] >= -90) & (decoded[:, 4] < 90)).all()
+
+
+# The forms of mmrotate's oc (1.x and 0.x) and le135.
+OTHER_FORMS = {
+    "oc": DeltaBoxCoder(quarter_from_deg=-90.0, along_axes=False, swap_sides=False),
+    "oc of 0.x": DeltaBoxCoder(quarter_from_deg=0.001, along_axes=False, swap_sides=False),
+    "le135": DeltaBoxCoder(min_angle_deg=-45.0, swap_sides=False, turn_unit_rad=math.pi),
+}
+
+
+@pytest.mark.parametrize("form", OTHER_FORMS)
+def test_round_trip_in_other_forms(form: str) -> None:
+    thick = torch.tensor([0.0, 0.0, 10.0, 10.0, 0.0])  # no side changes by more than the limit
+    anchors, boxes = (random_boxes(300).double() + thick for _ in range(2))
+    deltas = OTHER_FORMS[form].encode(anchors, boxes)
+    assert paired_iou_rotated(OTHER_FORMS[form].decode(anchors, deltas), boxes).min() > 0.9999
+
+
+def test_other_forms_by_hand() -> None:
+    box = torch.tensor([[24.0, 12.0, 64.0, 16.0, -80.0]])  # clockwise 80 degrees
+    # Not along the axes; the side at -10 degrees is the short one, a turn of 80 from -90.
+    (deltas,) = OTHER_FORMS["oc"].encode(SQUARE, box).tolist()
+    expected = [8 / 32, -4 / 32, -math.log(2), math.log(2), math.radians(80)]
+    assert deltas == pytest.approx(expected)
+    # The width axis at 90 degrees instead of -90 points down; turns in half turns.
+    (deltas,) = OTHER_FORMS["le135"].encode(SQUARE, box).tolist()
+    expected = [-4 / 32, -8 / 32, math.log(2), -math.log(2), -10 / 180]
+    assert deltas == pytest.approx(expected)
+
+
+def test_upright_boxes_in_oc_have_a_vertical_width() -> None:
+    upright = torch.tensor([[16.0, 16.0, 64.0, 32.0, 0.0]])
+    flat = torch.tensor([[16.0, 16.0, 32.0, 32.0, 0.0]])  # as of 0.x, which turns by 90 degrees
+    for form, anchor, turn in (("oc", SQUARE, 0.0), ("oc of 0.x", flat, math.pi / 2)):
+        deltas = OTHER_FORMS[form].encode(anchor, upright)[0].tolist()
+        assert deltas == pytest.approx([0, 0, 0, math.log(2), turn], abs=1e-6), form
 
 
 def test_square_boxes_code_the_same_however_their_sides_are_named() -> None:

@@ -165,7 +165,7 @@ def test_inspect_describes_what_cannot_be_converted(
 
 
 def save_nothing_of_use(path: Path) -> None:
-    torch.save({"layer1.0.conv1.weight": torch.ones(1)}, path)
+    torch.save({"blocks.0.attn.qkv.weight": torch.ones(1)}, path)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def save_nothing_of_use(path: Path) -> None:
         (lambda path: path.mkdir(), [], "expected a file, got a folder"),
         (lambda path: path.write_bytes(b""), [], "the file is empty"),
         (lambda path: path.write_text("<html>"), [], "not a weight file"),
-        (save_nothing_of_use, [], "nothing to convert: it looks like an image ResNet"),
+        (save_nothing_of_use, [], "nothing to convert: it looks like a vision transformer"),
         (save_nothing_of_use, [*CONFIG, *SMALL], "fits nothing in this model"),
         (save_nothing_of_use, ["--config-file", "nowhere.yaml"], "nowhere.yaml"),
         (save_nothing_of_use, [*CONFIG, "MODEL.CLIP.NAMES", "x"], "MODEL.CLIP.NAMES"),

@@ -50,6 +50,7 @@ model = L(RotatedOneStageDetector)(
         out_channels=256,
         extra_levels_from="output",
         relu_before_extra=True,
+        num_extra_levels=2,
     ),
     pixel_mean=[122.7709383, 116.7460125, 104.09373615],
     pixel_std=[68.5005327, 66.6321579, 70.32316305],

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from tcm_d2.config.registries import PART_REGISTRY
 
+WIDTH_SIDES = ("long", "horizontal", "vertical")
+
 
 class PointGrid(NamedTuple):
     """The locations a dense head predicts at, all levels of one image in a row.
@@ -59,7 +61,7 @@ class AnchorGrid(NamedTuple):
     Within a level, cells are row-major and the A anchors of a cell are adjacent.
 
     Attributes:
-        boxes: (R, 5) float32 canonical boxes, image pixels.
+        boxes: (R, 5) float32 boxes at 0 or -90 degrees, image pixels.
         level_sizes_hw: grid size (H, W) of each level.
         strides_px: stride of each level; the anchors of cell (x, y) have their centres at
             (x, y) * stride.
@@ -84,11 +86,18 @@ class AnchorGenerator:
     A cell has, for each ratio (height / width) in the given order, ``scales_per_octave`` anchors
     with 2^(i / scales_per_octave) times the base side and the same area for each ratio.
 
+    Which side of an anchor is its width, and with it the axes along which the coder measures, is
+    ``width_side``:
+
+    - "long": the longer one (mmrotate 1.x, le90 and le135); a square's is upright.
+    - "horizontal": always along x, and the anchor lies at 0 degrees (mmrotate 0.x).
+    - "vertical": always along y, at -90 degrees (mmrotate 1.x, oc).
+
     Habits of the source that are kept, because trained weights depend on them:
 
     - The anchors of cell (x, y) are centred on its corner (x, y) * stride, not on its middle.
-    - A square anchor is stored turned by -90 degrees. That is the same rectangle, but the coder
-      measures shifts along an anchor's own axes.
+    - With "long" a square anchor is stored turned by -90 degrees. That is the same rectangle, but
+      the coder measures shifts along an anchor's own axes.
     - Width and height are float32 differences of corner coordinates. Far from the origin rounding
       makes some squares (sides that are no binary fractions) wider than high, and these lie at 0.
 
@@ -102,13 +111,23 @@ class AnchorGenerator:
         base_side_strides: float,
         scales_per_octave: int,
         ratios: list[float],
+        width_side: str = "long",
     ) -> None:
         """Args:
         strides_px: stride of each level.
         base_side_strides: side of the smallest square anchor, in strides.
         scales_per_octave: sizes per ratio, >= 1.
         ratios: height / width of the upright anchors.
+        width_side: "long", "horizontal" or "vertical"; see the class. Earlier copies of
+            configurations do not name it.
+
+        Raises:
+            ValueError: a value that is not possible.
         """
+        if width_side not in WIDTH_SIDES:
+            raise ValueError(
+                f"width_side: expected one of {', '.join(WIDTH_SIDES)}, got {width_side!r}"
+            )
         if scales_per_octave < 1:
             raise ValueError(f"scales_per_octave: expected >= 1, got {scales_per_octave}")
         if base_side_strides <= 0 or not ratios or min(ratios) <= 0:
@@ -116,6 +135,7 @@ class AnchorGenerator:
                 "base_side_strides and ratios: expected positive numbers, got "
                 f"{base_side_strides} and {list(ratios)}"
             )
+        self.width_side = width_side
         self.strides_px = list(strides_px)
         octave = torch.arange(scales_per_octave, dtype=torch.float64) / scales_per_octave
         sizes = (base_side_strides * 2.0**octave).float()
@@ -135,6 +155,8 @@ class AnchorGenerator:
         head.ANCHOR_SIDE_STRIDES = 4.0
         head.ANCHOR_SCALES_PER_OCTAVE = 1
         head.ANCHOR_RATIOS = [1.0]
+        # Which side of an anchor is its width: "long", "horizontal" or "vertical".
+        head.ANCHOR_WIDTH_SIDE = "long"
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -145,6 +167,7 @@ class AnchorGenerator:
             "base_side_strides": head.ANCHOR_SIDE_STRIDES,
             "scales_per_octave": head.ANCHOR_SCALES_PER_OCTAVE,
             "ratios": head.ANCHOR_RATIOS,
+            "width_side": head.ANCHOR_WIDTH_SIDE,
         }
 
     @property
@@ -169,14 +192,17 @@ class AnchorGenerator:
             grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
             corners = torch.stack([grid_x, grid_y], dim=2).flatten(0, 1)[:, None]  # (P, 1, 2)
             low, high = corners - sides / 2, corners + sides / 2  # (P, A, 2)
-            levels.append(_upright_boxes(low.flatten(0, 1), high.flatten(0, 1)))
+            levels.append(_upright_boxes(low.flatten(0, 1), high.flatten(0, 1), self.width_side))
         return AnchorGrid(torch.cat(levels), list(level_sizes_hw), self.strides_px, sides_wh)
 
 
-def _upright_boxes(low: Tensor, high: Tensor) -> Tensor:
-    """Return canonical boxes (R, 5) from corners (R, 2); squares lie at -90 degrees."""
+def _upright_boxes(low: Tensor, high: Tensor, width_side: str) -> Tensor:
+    """Return boxes (R, 5) from corners (R, 2), each at 0 or -90 degrees."""
     width, height = (high - low).unbind(dim=1)
-    wide = width > height
+    if width_side == "long":
+        wide = width > height
+    else:
+        wide = torch.full_like(width, width_side == "horizontal", dtype=torch.bool)
     return torch.stack(
         [
             *((low + high) / 2).unbind(dim=1),

@@ -19,7 +19,7 @@ from tcm_d2.config.registries import ROTATED_HEAD_REGISTRY
 from tcm_d2.layers.precision import at_least_float32
 from tcm_d2.modeling.dense.anchor_assigners import MaxIoUAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator
-from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
+from tcm_d2.modeling.dense.delta_coder import PUBLISHED_CODER, DeltaBoxCoder
 from tcm_d2.modeling.heads.anchor_based import (
     NUM_DELTAS,
     AnchorHead,
@@ -81,12 +81,13 @@ class RotatedRetinaNetHead(AnchorHead):
         topk_candidates: int,
         nms_threshold: float,
         max_detections: int,
+        coder: DeltaBoxCoder = PUBLISHED_CODER,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.anchor_generator = anchor_generator
         self.assigner = assigner
-        self.coder = DeltaBoxCoder()
+        self.coder = coder
         self.focal_loss_gamma = focal_loss_gamma
         self.focal_loss_alpha = focal_loss_alpha
         self.box_loss = box_loss
@@ -110,6 +111,7 @@ class RotatedRetinaNetHead(AnchorHead):
             **common_arguments(cfg, input_shape, box_loss="L1Loss"),
             "anchor_generator": L(AnchorGenerator)(**AnchorGenerator.from_config(cfg)),
             "assigner": L(MaxIoUAssigner)(**MaxIoUAssigner.from_config(cfg)),
+            "coder": L(DeltaBoxCoder)(**DeltaBoxCoder.from_config(cfg)),
         }
 
     def forward(self, features: list[Tensor]) -> RetinaNetOutput:

@@ -1,4 +1,4 @@
-"""Feature pyramid over stages of any backbone, with two extra coarse levels.
+"""Feature pyramid over stages of any backbone, with extra coarse levels.
 
 Shape letters: N images, O output channels; level l has stride 2^l pixels.
 """
@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from tcm_d2.config.registries import PART_REGISTRY
 
-# P6 and P7.
-NUM_EXTRA_LEVELS = 2
 EXTRA_LEVEL_SOURCES = ("output", "input")
 
 
@@ -37,12 +35,14 @@ class FPNConfig:
         extra_levels_from: "output" (the coarsest pyramid level) or "input" (the coarsest input,
             with the score map) feeds the first extra level.
         relu_before_extra: apply ReLU between the extra levels (not before the first).
+        num_extra_levels: P6 and P7 above C3 to C5; at least one. Earlier copies do not name it.
     """
 
     in_features: Sequence[str]
     out_channels: int
     extra_levels_from: str
     relu_before_extra: bool
+    num_extra_levels: int = 2
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -98,12 +98,15 @@ class RotatedFPN(nn.Module):
                 f"extra_levels_from: expected one of {', '.join(EXTRA_LEVEL_SOURCES)}, got "
                 f"{config.extra_levels_from!r}"
             )
+        if config.num_extra_levels < 1:
+            raise ValueError(f"num_extra_levels: expected >= 1, got {config.num_extra_levels}")
+        num_extra = config.num_extra_levels
         self.in_features = list(config.in_features)
         self.extra_levels_from = config.extra_levels_from
         self.relu_before_extra = config.relu_before_extra
         out_channels = config.out_channels
         strides_px = [shape.stride for shape in inputs]
-        strides_px += [strides_px[-1] * 2**level for level in range(1, NUM_EXTRA_LEVELS + 1)]
+        strides_px += [strides_px[-1] * 2**level for level in range(1, num_extra + 1)]
         self._output_shape = [ShapeSpec(channels=out_channels, stride=s) for s in strides_px]
         self.lateral_convs = nn.ModuleList(
             nn.Conv2d(shape.channels, out_channels, 1) for shape in inputs
@@ -115,7 +118,7 @@ class RotatedFPN(nn.Module):
         first_channels = inputs[-1].channels if from_input else out_channels
         self.extra_convs = nn.ModuleList(
             nn.Conv2d(channels, out_channels, 3, stride=2, padding=1)
-            for channels in (first_channels, *[out_channels] * (NUM_EXTRA_LEVELS - 1))
+            for channels in (first_channels, *[out_channels] * (num_extra - 1))
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -245,3 +245,21 @@ def test_bad_arguments_are_named() -> None:
         nms_rotated(boxes, scores, 0.5, max_detections=-1)
     with pytest.raises(TypeError, match="max_detections: expected an integer or None, got float"):
         nms_rotated(boxes, scores, 0.5, max_detections=10.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threshold", [None, -0.5, 0.0, 0.3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scores_of_any_kind_are_ordered_as_by_torch(
+    dtype: torch.dtype, threshold: float | None
+) -> None:
+    inf, nan = float("inf"), float("nan")
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(-50, 50, (3000,), generator=generator) / 100  # many ties
+    special = torch.tensor([nan, inf, -inf, 0.0, -0.0, 1e-45, -1e-45, 0.3, -nan, 3e38, -3e38])
+    scores = torch.cat([special, drawn, special]).to(dtype)
+    apart = torch.arange(len(scores)) * 10.0
+    boxes = torch.stack([apart, *(torch.full_like(apart, v) for v in (0, 4, 2, 20))], dim=1)
+    expected = torch.argsort(scores, descending=True, stable=True)
+    if threshold is not None:
+        expected = expected[scores[expected] > threshold]
+    assert torch.equal(nms_rotated(boxes, scores, 0.1, score_threshold=threshold), expected)

@@ -127,6 +127,19 @@ def nonsense(num: int, seed: int) -> Tensor:
     return boxes
 
 
+def needles(num: int, seed: int) -> Tensor:
+    """Aspects from 8 to 1e5 around one place, nearly along eight directions, sides either way."""
+    draws = torch.rand(num, 4, generator=_generator(seed), dtype=torch.float64)
+    boxes = torch.zeros(num, 5)
+    boxes[:, :2] = 2 * draws[:, :2]
+    boxes[:, 2] = 10 ** (1 + 2 * draws[:, 2])
+    boxes[:, 3] = boxes[:, 2] / 10 ** (0.9 + 4 * draws[:, 3])
+    direction = 45 * torch.randint(-4, 4, (num,), generator=_generator(seed + 1))
+    boxes[:, 4] = direction + 3 * torch.randn(num, generator=_generator(seed + 2))
+    boxes[::2] = boxes[::2][:, [0, 1, 3, 2, 4]]
+    return boxes
+
+
 SETS = {
     "random": _random,
     "chain": chain,
@@ -136,6 +149,7 @@ SETS = {
     "all sizes": all_sizes,
     "far": far,
     "clusters far apart": clusters_far_apart,
+    "needles": needles,
     "nonsense": nonsense,
 }
 
@@ -219,3 +233,10 @@ def test_what_is_kept_does_not_overlap_and_the_rest_does(name: str) -> None:
     assert not bool(((iou[:, keep] > 0.3) & better[:, keep]).any())
     dropped = position == len(keep)
     assert bool(((iou > 0.3).any(dim=0) | ~dropped).all())
+
+
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+def test_many_needles_equal_the_loop(threshold: float) -> None:
+    boxes, scores = needles(1500, 3), draw_scores("any", 1500, 3)
+    boxes[:, 4] += 180 * torch.rand(1500, generator=_generator(4))
+    assert nms_rotated(boxes, scores, threshold).tolist() == greedy(boxes, scores, None, threshold)

@@ -4,7 +4,8 @@
 // size: a box touches at most 2 x 2 cells. Cells live in one hash table, so
 // that neither the size of the scene nor the mix of sizes matters. Boxes of
 // different groups (class and image) lie in different cells, up to collisions
-// of the hash.
+// of the hash. Needles, whose bounds meet many others, have grids of their own
+// for each direction: those that cross have little in common.
 
 #pragma once
 
@@ -34,25 +35,20 @@ class BoxGrid {
                     fits ? static_cast<float>(rect.area)
                          : std::numeric_limits<float>::quiet_NaN(),
                     group};
-    levels_of_[i] = rect.area > 0 ? exponent_level(outlines_[i].hull) : -1;
+    levels_of_[i] = -1;
+    if (rect.area > 0) {
+      const int kind = kind_of(rect);
+      levels_of_[i] = static_cast<int16_t>(kExponents * kind +
+                                           exponent_of(outlines_[i].hull));
+    }
   }
 
   // Makes the (empty) grids for all boxes that are set.
   void build() {
-    std::vector<int16_t> slots(kHuge + 1, -1);
-    for (int16_t& level : levels_of_) {
-      if (level < 0) continue;
-      if (slots[level] < 0) {
-        slots[level] = static_cast<int16_t>(levels_.size());
-        levels_.emplace_back(
-            level == kHuge ? std::numeric_limits<double>::infinity()
-                           : std::ldexp(1.0, kStep * level + kMinExponent));
-      }
-      level = slots[level];
-    }
     size_t num_cells = 1024;
     while (num_cells < 2 * outlines_.size()) num_cells *= 2;
     cells_.assign(num_cells, {0, 0});
+    choose_levels();
     make_room();
   }
 
@@ -84,7 +80,8 @@ class BoxGrid {
     for (size_t l = 0; l < levels_.size(); ++l) {
       const Level& level = levels_[l];
       if (level.stored.empty() || level.stored.back() < first ||
-          is_too_small(level, outlines_[i])) {
+          is_too_small(level, outlines_[i]) ||
+          all_cross(levels_[levels_of_[i]], level)) {
         continue;
       }
       const Cells cells = cells_of(outlines_[i].hull, level);
@@ -118,9 +115,10 @@ class BoxGrid {
   struct Level {
     double cell;                  // side of a cell, a power of 2
     double inverse;               // 1 / cell
+    int kind;                     // of its boxes: 0, or that of needles
     std::vector<int32_t> stored;  // in the order of storing
 
-    explicit Level(double cell) : cell(cell), inverse(1 / cell) {}
+    Level(double cell, int kind) : cell(cell), inverse(1 / cell), kind(kind) {}
 
     // No cells: all boxes are looked at.
     bool is_huge() const { return std::isinf(cell); }
@@ -132,17 +130,25 @@ class BoxGrid {
     double count() const { return double(x1 - x0 + 1) * double(y1 - y0 + 1); }
   };
 
-  // Cells of level l have a side of 2^(kStep * l + kMinExponent). Boxes of up
-  // to 2^kMinExponent share the first level, those above 2^-kMinExponent the
-  // last.
-  static constexpr int kStep = 2;
+  // Cells of exponent e have a side of 2^(kMinExponent + e). Boxes of up to
+  // 2^kMinExponent share the first one, those above 2^-kMinExponent the last.
   static constexpr int kMinExponent = -64;
-  static constexpr int16_t kHuge = 2 * -kMinExponent / kStep + 1;
+  static constexpr int16_t kHuge = 2 * -kMinExponent + 1;
+  static constexpr int kExponents = kHuge + 1;
+  // Needles are of an aspect of kNeedle and more. Their kind is 1 + kDirections
+  // * c + d for the direction d and the class c, a factor kNeedle each.
+  static constexpr double kNeedle = 32;
+  static constexpr int kDirections = 64;
+  static constexpr int kClasses = 3;
+  // Every so many boxes tell how full cells would be.
+  static constexpr int64_t kSampling = 8;
+  // Others in a box's cell up to which it is not crowded.
+  static constexpr int64_t kFewOthers = 32;
   static constexpr Hull kNowhere = {1, 0, 1, 0};
   // Bounds are compared with a margin for their own rounding and the IoU's.
   static constexpr double kLess = 1 - 1e-5;
 
-  static int16_t exponent_level(const Hull& hull) {
+  static int16_t exponent_of(const Hull& hull) {
     const double extent = std::max(double(hull.x_high) - hull.x_low,
                                    double(hull.y_high) - hull.y_low);
     if (!(extent < std::ldexp(1.0, -kMinExponent))) return kHuge;
@@ -150,7 +156,41 @@ class BoxGrid {
     if (extent > std::ldexp(1.0, kMinExponent)) {
       exponent = std::ilogb(extent) + 1;
     }
-    return static_cast<int16_t>((exponent - kMinExponent + kStep - 1) / kStep);
+    return static_cast<int16_t>(exponent - kMinExponent);
+  }
+
+  static int kind_of(const Rect<double>& rect) {
+    const bool is_wide = rect.half_w >= rect.half_h;
+    const double longer = is_wide ? rect.half_w : rect.half_h;
+    double shorter = is_wide ? rect.half_h : rect.half_w;
+    if (!(longer >= kNeedle * shorter)) return 0;
+    int kind = 1;
+    for (int c = 1; c < kClasses; ++c) {
+      shorter *= kNeedle;
+      if (longer >= kNeedle * shorter) kind += kDirections;
+    }
+    const double half_turns = (is_wide ? std::atan2(rect.sin, rect.cos)
+                                       : std::atan2(rect.cos, -rect.sin)) /
+                              3.14159265358979323846;
+    const double share = half_turns - std::floor(half_turns);
+    return kind +
+           std::min(static_cast<int>(share * kDirections), kDirections - 1);
+  }
+
+  // Whether needles of two levels cross at angles that leave no IoU above the
+  // threshold. They lie in strips, which have h1 h2 / sin(angle) in common, and
+  // w1 h1 + w2 h2 is at least twice the root of w1 h1 w2 h2.
+  bool all_cross(const Level& a, const Level& b) const {
+    if (a.kind == 0 || b.kind == 0) return false;
+    const int apart =
+        std::abs((a.kind - 1) % kDirections - (b.kind - 1) % kDirections);
+    const int steps = std::min(apart, kDirections - apart) - 1;
+    if (steps <= 0) return false;
+    const double sine =
+        std::sin(steps * (3.14159265358979323846 / kDirections));
+    const int classes = (a.kind - 1) / kDirections + (b.kind - 1) / kDirections;
+    const double aspect = kNeedle * std::pow(kNeedle, 0.5 * classes);
+    return (1 + iou_threshold_) <= 2 * kLess * iou_threshold_ * sine * aspect;
   }
 
   // Index of the cell of a coordinate; far away, of the outermost one.
@@ -182,6 +222,72 @@ class BoxGrid {
         visit(cells_[slot(l, x, y, outline.group)]);
       }
     }
+  }
+
+  // Makes the levels that there are boxes for. Those of a level join the next
+  // one where its larger cells hold few boxes all the same: fewer levels, and
+  // fewer cells of each, are quicker to look through.
+  void choose_levels() {
+    const int32_t num_boxes = static_cast<int32_t>(levels_of_.size());
+    const int highest =
+        *std::max_element(levels_of_.begin(), levels_of_.end()) / kExponents;
+    std::vector<std::vector<int32_t>> samples(kExponents * (highest + 1));
+    std::vector<uint8_t> is_used(samples.size(), 0);
+    for (int32_t i = 0; i < num_boxes; ++i) {
+      if (levels_of_[i] < 0) continue;
+      is_used[levels_of_[i]] = 1;
+      if (i % kSampling == 0) samples[levels_of_[i]].push_back(i);
+    }
+    std::vector<int16_t> chosen(samples.size());
+    for (int kind = 0; kind <= highest; ++kind) {
+      const int first = kExponents * kind;
+      int lowest = first;  // of those that join
+      for (int level = first; level < first + kExponents; ++level) {
+        if (!is_used[level]) {
+          lowest = level + 1;
+          continue;
+        }
+        const int exponent = level - first;
+        if (exponent + 1 < kHuge) {
+          std::vector<int32_t>& next = samples[level + 1];
+          next.insert(next.end(), samples[level].begin(), samples[level].end());
+          if (!is_crowded(next, cell_side(exponent + 1))) {
+            is_used[level + 1] = 1;
+            continue;
+          }
+          next.resize(next.size() - samples[level].size());
+        }
+        std::fill(chosen.begin() + lowest, chosen.begin() + level + 1,
+                  static_cast<int16_t>(levels_.size()));
+        levels_.emplace_back(exponent == kHuge
+                                 ? std::numeric_limits<double>::infinity()
+                                 : cell_side(exponent),
+                             kind);
+        lowest = level + 1;
+      }
+    }
+    for (int16_t& level : levels_of_) {
+      if (level >= 0) level = chosen[level];
+    }
+  }
+
+  static double cell_side(int exponent) {
+    return std::ldexp(1.0, kMinExponent + exponent);
+  }
+
+  // Whether boxes share a cell of such a side with more than a few others, as
+  // far as a sample and their lower corners tell. All cells are empty.
+  bool is_crowded(const std::vector<int32_t>& sample, double side) {
+    const auto cell_of = [&](int32_t i) -> Cell& {
+      const Hull& hull = outlines_[i].hull;
+      return cells_[slot(0, cell_index(hull.x_low, 1 / side),
+                         cell_index(hull.y_low, 1 / side), outlines_[i].group)];
+    };
+    int64_t num_pairs = 0;
+    for (const int32_t i : sample) num_pairs += cell_of(i).count++;
+    for (const int32_t i : sample) cell_of(i).count = 0;
+    return 2 * num_pairs * kSampling >
+           kFewOthers * static_cast<int64_t>(sample.size());
   }
 
   // Gives each cell room for all the boxes that touch it.
@@ -223,9 +329,13 @@ class BoxGrid {
            iou_threshold_ * kLess * static_cast<double>(outline.area);
   }
 
-  // Whether the bounds of two boxes leave room for an IoU above the threshold.
+  static bool meet(const Outline& a, const Outline& b) {
+    return hulls_meet(a.hull, b.hull) & (a.group == b.group);
+  }
+
+  // Whether the bounds of two boxes that meet leave room for an IoU above the
+  // threshold.
   bool may_suppress(const Outline& a, const Outline& b) const {
-    if (!hulls_meet(a.hull, b.hull) || a.group != b.group) return false;
     const double x = double(std::min(a.hull.x_high, b.hull.x_high)) -
                      double(std::max(a.hull.x_low, b.hull.x_low));
     const double y = double(std::min(a.hull.y_high, b.hull.y_high)) -
@@ -243,7 +353,10 @@ class BoxGrid {
     for (size_t s = level.stored.size(); s-- > 0;) {
       const int32_t k = level.stored[s];
       if (k < first) break;
-      if (k < i && may_suppress(outlines_[k], outlines_[i])) visit(k);
+      if ((k < i) & meet(outlines_[k], outlines_[i]) &&
+          may_suppress(outlines_[k], outlines_[i])) {
+        visit(k);
+      }
     }
   }
 
@@ -283,7 +396,9 @@ class BoxGrid {
       const Node& node = begin[n];
       if (node.box < first) break;
       const Hull& hull = node.outline.hull;
-      if (node.box < i && may_suppress(node.outline, outline) &&
+      // One branch for all that is often false, none of them to be foreseen.
+      if ((node.box < i) & meet(node.outline, outline) &&
+          may_suppress(node.outline, outline) &&
           std::max(hull.x_low, outline.hull.x_low) >= least_x &&
           std::max(hull.y_low, outline.hull.y_low) >= least_y) {
         visit(node.box);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "../geometry/enclosing_iou.h"
@@ -66,6 +67,10 @@ template <typename Scalar>
 void points_in_rotated_boxes(Cuda, const Scalar* points, int64_t num_points,
                              const Scalar* boxes, int64_t num_boxes,
                              bool* inside);
+
+// Indices of the scores above the threshold, best first, equal ones by index.
+std::vector<int64_t> score_order(Cpu, const float* scores, int64_t num,
+                                 std::optional<float> threshold);
 
 // Candidates of the suppression, best score first. Labels and images are null
 // where all boxes share one.

@@ -130,6 +130,20 @@ at::Tensor points_in_rotated_boxes_op(const at::Tensor& points,
 // equal scores by index.
 at::Tensor score_order(const at::Tensor& scores,
                        std::optional<double> score_threshold) {
+  if (scores.is_cpu() && scores.scalar_type() == at::kFloat) {
+    const Array values(scores);
+    // The threshold is rounded, as in a comparison of torch's.
+    const auto threshold =
+        score_threshold.has_value()
+            ? std::make_optional(static_cast<float>(*score_threshold))
+            : std::nullopt;
+    const std::vector<int64_t> order =
+        score_order(Cpu(), values, values.size(), threshold);
+    at::Tensor result =
+        scores.new_empty({static_cast<int64_t>(order.size())}, at::kLong);
+    std::copy(order.begin(), order.end(), result.mutable_data_ptr<int64_t>());
+    return result;
+  }
   if (!score_threshold.has_value()) {
     return scores.argsort(/*stable=*/true, /*dim=*/0, /*descending=*/true);
   }

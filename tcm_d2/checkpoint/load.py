@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +16,21 @@ from torch import Tensor, nn
 from tcm_d2.checkpoint.convert import ConvertedStateDict, convert_state_dict
 from tcm_d2.checkpoint.load_report import LoadReport, names_by_first_part
 from tcm_d2.checkpoint.reshape import COUNTER_SUFFIX, Fit, fit_tensors
-from tcm_d2.files import write_atomically
+from tcm_d2.files import UnsafeNameError, joined_path, write_atomically
 from tcm_d2.messages import some_names
 from tcm_d2.modeling.detector import RotatedOneStageDetector
 from tcm_d2.modeling.fixed_text import FIXED_TEXT_MESSAGE, FIXED_TEXT_NAMES
 from tcm_d2.weight_files.description import describe_tensors
-from tcm_d2.weight_files.reading import read_weight_file
+from tcm_d2.weight_files.reading import WeightFile, read_weight_file
 
 logger = logging.getLogger(__name__)
 
 # Key of a checkpoint under which the average of the weights stands, beside "model".
 EMA_KEY = "model_ema"
+# Holds the name of the newest checkpoint of a folder.
+LAST_CHECKPOINT = "last_checkpoint"
+_MAX_TAG_BYTES = 4096
+_NUMBERED_NAME = re.compile(r"model_(\d+)\.pth")
 # What a CLIP file brings for TCM only.
 _CLIP_TEXT_PREFIXES = ("attention_pool.", "text_encoder.")
 
@@ -49,11 +55,12 @@ def load_weights(
         require_all_parameters: also refuse tensors that leave a parameter as it was.
 
     Raises:
-        ValueError: when no tensor fits, or the text tower is a shorter one, or the text features
-            are not this model's, or parameters are missing and required.
+        ValueError: when no tensor fits, or one holds NaN, or the text tower is a shorter one, or
+            the text features are not this model's, or parameters are missing and required.
     """
     _take_over_fixed_text(model, tensors, source)
     fitted, report = match_weights(model.state_dict(), tensors, source=source)
+    _check_for_nan(fitted, source)
     model.load_state_dict(fitted, strict=False)
     logger.log(
         logging.INFO if report.is_complete else logging.WARNING,
@@ -65,6 +72,16 @@ def load_weights(
     if require_all_parameters:
         _require_all_parameters(model, report, source)
     return report
+
+
+def _check_for_nan(tensors: Mapping[str, Tensor], source: str) -> None:
+    names = [n for n, t in tensors.items() if t.is_floating_point() and bool(t.isnan().any())]
+    if names:
+        raise ValueError(
+            f"weights '{source}': {len(names)} tensors hold NaN, like {some_names(names)}; the "
+            "file is damaged or of a run that went wrong; take an earlier checkpoint, or fetch it "
+            "again"
+        )
 
 
 def _take_over_fixed_text(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -160,7 +177,93 @@ class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         if not path:
             logger.info("no weights given: the model keeps those it was built with")
             return {}
-        file = read_weight_file(path)
+        return self._load_content(
+            read_weight_file(path),
+            path,
+            self.checkpointables if checkpointables is None else checkpointables,
+            require_all_parameters=require_all_parameters,
+        )
+
+    def resume(self) -> dict[str, Any]:
+        """Load the last checkpoint of the folder or, where that is damaged, the newest whole one.
+
+        Returns:
+            What the file holds besides.
+
+        Raises:
+            ValueError: no checkpoint of the folder is whole, or it does not fit the model.
+        """
+        path, file = self.find_whole_checkpoint()
+        return self._load_content(
+            file, str(path), self.checkpointables, require_all_parameters=True
+        )
+
+    def has_checkpoint(self) -> bool:
+        """Return whether there is something to resume from, damaged or not."""
+        return bool(self._checkpoints())
+
+    def get_checkpoint_file(self) -> str:
+        """Return the path of the last checkpoint that is whole; "" where there is none.
+
+        Raises:
+            ValueError: all are damaged.
+        """
+        return str(self.find_whole_checkpoint()[0]) if self.has_checkpoint() else ""
+
+    def find_whole_checkpoint(self) -> tuple[Path, WeightFile]:
+        """Return the newest checkpoint that can be read, and its content; say what is passed over.
+
+        Raises:
+            ValueError: there is none.
+        """
+        damaged: list[str] = []
+        for path in self._checkpoints():
+            try:
+                file = read_weight_file(path)
+            except (ValueError, OSError) as error:
+                logger.warning("checkpoint passed over: %s", error)
+                damaged.append(str(error))
+                continue
+            if damaged:
+                logger.warning("going on from %s, the newest whole checkpoint", path)
+            return path, file
+        raise ValueError(
+            f"'{self.save_dir}': no whole checkpoint to resume from ({'; '.join(damaged)}); start "
+            "anew without --resume, or from other weights with MODEL.WEIGHTS"
+        )
+
+    def _checkpoints(self) -> list[Path]:
+        """Return the checkpoint that ``last_checkpoint`` names, then older ones, newest first.
+
+        Iterations in names tell what is older, not clocks. Newer ones than the one that is named
+        are of an earlier run in this folder.
+        """
+        folder = Path(self.save_dir or ".")
+        last = self._tagged_checkpoint(folder)
+        numbered = [(_iteration(path), path) for path in folder.glob("model_*.pth")]
+        limit = math.inf if last is None else _iteration(last)
+        older = sorted((number, p) for number, p in numbered if number < limit and p != last)
+        return [*([] if last is None else [last]), *(path for _, path in reversed(older))]
+
+    def _tagged_checkpoint(self, folder: Path) -> Path | None:
+        tag = folder / LAST_CHECKPOINT
+        if not tag.is_file():
+            return None
+        try:
+            name = tag.read_bytes()[:_MAX_TAG_BYTES].decode().strip()
+            return joined_path(folder, name, where=f"'{tag}'", follow_links=True)
+        except (UnsafeNameError, UnicodeDecodeError) as error:
+            logger.warning("'%s' names no checkpoint of its folder: %s", tag, error)
+            return None
+
+    def _load_content(
+        self,
+        file: WeightFile,
+        path: str,
+        checkpointables: Iterable[str],
+        *,
+        require_all_parameters: bool,
+    ) -> dict[str, Any]:
         load_weights(
             self.model,
             file.tensors,
@@ -170,13 +273,21 @@ class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         if file.is_torchscript:
             _warn_of_plain_gelu(self.model, str(path))
         content = dict(file.rest)
-        for key in self.checkpointables if checkpointables is None else checkpointables:
+        for key in checkpointables:
             if key not in content:
                 raise ValueError(
                     f"checkpoint '{path}': holds weights but no '{key}' state to resume from; "
                     "start from it with MODEL.WEIGHTS and without --resume"
                 )
-            self.checkpointables[key].load_state_dict(content.pop(key))
+            try:
+                self.checkpointables[key].load_state_dict(content.pop(key))
+            except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"checkpoint '{path}': its '{key}' state does not fit this run "
+                    f"({type(error).__name__}: {error}); resume with the configuration that it was "
+                    "trained with, or start from its weights with MODEL.WEIGHTS, without --resume "
+                    "and in another OUTPUT_DIR"
+                ) from error
         return content
 
     def save(self, name: str, **kwargs: Any) -> None:
@@ -199,9 +310,15 @@ class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the file ``last_checkpoint`` that --resume reads."""
         write_atomically(
-            Path(self.save_dir) / "last_checkpoint",
+            Path(self.save_dir) / LAST_CHECKPOINT,
             lambda stream: stream.write(last_filename_basename.encode()),
         )
+
+
+def _iteration(path: Path) -> float:
+    """Return the iteration in a checkpoint's name; infinity for the final and other files."""
+    match = _NUMBERED_NAME.fullmatch(path.name)
+    return int(match[1]) if match else math.inf
 
 
 def _warn_of_plain_gelu(model: nn.Module, path: str) -> None:

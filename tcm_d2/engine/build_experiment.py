@@ -13,6 +13,7 @@ from detectron2.data import MetadataCatalog, build_detection_test_loader
 from detectron2.utils import comm
 from torch import nn
 
+from tcm_d2.checkpoint.load import LAST_CHECKPOINT
 from tcm_d2.config.plain import build
 from tcm_d2.config.registries import EVALUATOR_REGISTRY
 from tcm_d2.config.run import Run, TrainSettings, run_from_cfg
@@ -36,7 +37,6 @@ logger = logging.getLogger(__name__)
 # Domains of derive_seed.
 _MODEL_SEED, _DATA_SEED, _STEP_SEED = 0, 1, 2
 _AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-LAST_CHECKPOINT = "last_checkpoint"
 
 
 class Milestones(NamedTuple):

@@ -43,7 +43,7 @@ def train(experiment: Experiment, *, resume: bool) -> Results:
 
     Args:
         experiment: with a training part.
-        resume: go on from the last checkpoint in the folder if there is one, with the same
+        resume: go on from the last whole checkpoint in the folder if there is one, with the same
             samples and random numbers that an uninterrupted run would have had.
 
     Returns:
@@ -216,7 +216,7 @@ def _load_start(
 ) -> int:
     """Load the last checkpoint or the initial weights; return the iteration to start with."""
     if resume and checkpointer.has_checkpoint():
-        checkpointer.load(checkpointer.get_checkpoint_file(), require_all_parameters=True)
+        checkpointer.resume()
         return int(trainer.iter) + 1
     if resume:
         logger.info("no checkpoint in %s to resume from: starting anew", checkpointer.save_dir)

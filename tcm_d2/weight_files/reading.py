@@ -2,7 +2,8 @@
 
 ``.safetensors`` goes through safetensors, a TorchScript archive through our own unpickler, all
 else through ``torch.load(weights_only=True)``. What that refuses (mmengine's checkpoints hold
-objects of its own classes) is read again by our unpickler, which makes no objects.
+objects of its own classes) is read again by our unpickler, which makes no objects. The checksums
+of an archive are verified first.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tcm_d2.messages import near_match_hint
+from tcm_d2.weight_files.archive import check_archive, is_archive
 from tcm_d2.weight_files.unpickling import (
     RefusedGlobalError,
     StandIn,
@@ -66,8 +67,8 @@ def read_weight_file(path: str | os.PathLike[str]) -> WeightFile:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is remote, a bare pickle, truncated, asks for code to be run, or holds
-            no tensors by name.
+        ValueError: the file is remote, a bare pickle, truncated, damaged, asks for code to be run,
+            or holds no tensors by name.
     """
     if "://" in str(path):
         raise ValueError(
@@ -92,6 +93,8 @@ def read_weight_file(path: str | os.PathLike[str]) -> WeightFile:
 def _missing_message(path: Path) -> str:
     if path.is_dir():
         return f"weights '{path}': expected a file, got a folder; name one of the .pth files in it"
+    if path.exists():
+        return f"weights '{path}': expected a file, got a pipe or device"
     message = f"weights '{path}': no such file"
     if path.parent.is_dir():
         names = [p.name for p in path.parent.iterdir() if p.is_file()]
@@ -108,12 +111,14 @@ def _read_content(path: Path, scripted: bool) -> Unpickled:
     try:
         if path.suffix.lower() == ".safetensors":
             return Unpickled(_read_safetensors(path), {})
+        if is_archive(path):
+            check_archive(path)
         if scripted:
             return Unpickled(read_torchscript_tensors(path), {})
         try:
             return Unpickled(torch.load(path, map_location="cpu", weights_only=True), {})
         except pickle.UnpicklingError:
-            if zipfile.is_zipfile(path):
+            if is_archive(path):
                 return read_archive(path, refuse_unknown=False)
             return read_legacy_file(path)
     except RefusedGlobalError as error:
@@ -142,7 +147,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 def _is_archive_without_end(path: Path) -> bool:
     with path.open("rb") as stream:
-        return stream.read(4) == _ZIP_START and not zipfile.is_zipfile(path)
+        return stream.read(4) == _ZIP_START and not is_archive(path)
 
 
 def _first_line(error: Exception) -> str:
@@ -164,8 +169,10 @@ def _log_skipped(path: Path, skipped: Mapping[str, int]) -> None:
 def _find_tensors(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the state dict in ``content`` without wrappers' prefixes, and what is beside it."""
     rest: dict[str, Any] = {}
-    named = content
-    while isinstance(named, Mapping):
+    named, seen = content, set[int]()
+    # A pickle can make a dict that holds itself.
+    while isinstance(named, Mapping) and id(named) not in seen:
+        seen.add(id(named))
         key = next((k for k in STATE_DICT_KEYS if isinstance(named.get(k), Mapping)), None)
         if key is None:
             break

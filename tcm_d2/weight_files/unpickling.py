@@ -188,11 +188,15 @@ _TENSOR_BUILDERS: Mapping[str, Callable[..., Tensor]] = {
 
 
 def is_torchscript(path: Path) -> bool:
-    """Return whether a file is a TorchScript archive (a zip with a ``constants.pkl``)."""
-    if not zipfile.is_zipfile(path):
+    """Return whether a file is a TorchScript archive (a zip with a ``constants.pkl``).
+
+    A damaged archive is none; who reads it says what is wrong with it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(PurePosixPath(n).name == "constants.pkl" for n in archive.namelist())
+    except Exception:  # a broken archive can raise nearly anything
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(PurePosixPath(n).name == "constants.pkl" for n in archive.namelist())
 
 
 def read_torchscript_tensors(path: Path) -> dict[str, Tensor]:

@@ -261,17 +261,33 @@ def _peak_mb() -> float:
 
 
 def run_campaign(
-    folder: Path, *, seed: int, seconds: float, max_files: int, kept: Path
+    folder: Path,
+    *,
+    seed: int,
+    seconds: float,
+    max_files: int,
+    kept: Path,
+    make_files: Callable[[Path], list[Path]] = make_good_files,
+    read: Callable[[Path], str] = try_file,
 ) -> tuple[Counter[str], list[str], float, float]:
     """Read mutated files until the time is over.
+
+    Args:
+        folder: for the files.
+        seed: of the mutations.
+        seconds: that it may take.
+        max_files: to try.
+        kept: folder for files that did what they should not.
+        make_files: writes one good file of every kind.
+        read: returns "read" or "refused", or raises what should not happen.
 
     Returns:
         Counts by kind and outcome, what should not have happened, the largest seconds of a file and
         megabytes of a child.
     """
-    good = make_good_files(folder)
+    good = make_files(folder)
     for path in good:
-        assert try_file(path) == "read", path
+        assert read(path) == "read", path
     counts: Counter[str] = Counter()
     faults: list[str] = []
     slowest = largest = 0.0
@@ -287,11 +303,11 @@ def run_campaign(
             path.write_bytes(mutate(source.read_bytes(), rng))
             paths.append(path)
             number += 1
-        outcome, _, memory_mb = measure(folder, lambda _, paths=paths: _try_many(paths, deadline))
+        outcome, _, memory_mb = measure(folder, lambda _, paths=paths: _try_many(paths, read))
         if "|" not in outcome:
             # One of them killed or stopped the child: one by one.
             for path in paths:
-                outcome, took, memory_mb = measure(path)
+                outcome, took, memory_mb = measure(path, read)
                 slowest, largest = max(slowest, took), max(largest, memory_mb)
                 counts[
                     f"{path.suffix} {outcome if outcome in ('read', 'refused') else 'fault'}"
@@ -311,26 +327,29 @@ def run_campaign(
     return counts, faults, slowest, largest
 
 
-def _try_many(paths: list[Path], deadline: float) -> str:
+def _try_many(paths: list[Path], read: Callable[[Path], str]) -> str:
     texts, slowest = [], 0.0
     for path in paths:
         started = time.monotonic()
         try:
-            texts.append(try_file(path))
+            texts.append(read(path))
         except Exception as error:
             texts.append(f"{type(error).__name__}: {error}".replace("\n", " ")[:300])
         slowest = max(slowest, time.monotonic() - started)
     return "\n".join(texts) + f"|{slowest}"
 
 
-def main() -> int:
-    """Run the campaign and print its table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def report_campaign(
+    description: str | None,
+    *,
+    make_files: Callable[[Path], list[Path]] = make_good_files,
+    read: Callable[[Path], str] = try_file,
+) -> int:
+    """Run a campaign for some minutes and print its table; return 1 for faults."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--keep", type=Path, default=Path(tempfile.gettempdir()) / "hostile_rasters"
-    )
+    parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "hostile_files")
     args = parser.parse_args()
     # Decoders write to the standard error of the process.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -342,6 +361,8 @@ def main() -> int:
             seconds=60 * args.minutes,
             max_files=10**9,
             kept=args.keep,
+            make_files=make_files,
+            read=read,
         )
     for key, count in sorted(counts.items()):
         print(f"{key}: {count}")
@@ -352,4 +373,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report_campaign(__doc__))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from detectron2.structures import Boxes, Instances, RotatedBoxes
@@ -23,6 +24,10 @@ MAX_DUMPS = 10
 # More steps in a row without an update mean that the weights or settings are bad, not an image.
 # float16's loss scale starts at 2^16 and is halved by each: after 30 it is far below anything sane.
 MAX_SUCCESSIVE_SKIPS = 30
+_ADVICE = (
+    "A lower SOLVER.BASE_LR, a longer warm-up or AMP off may help; or look at these images and "
+    "their labels; or set SOLVER.ON_NON_FINITE 'skip'"
+)
 # Facts of a sample that name it in a dump.
 _SAMPLE_KEYS = ("file_name", "image_id", "height", "width")
 
@@ -35,7 +40,7 @@ class NonFinite(NamedTuple):
     """What one process found in one step.
 
     Attributes:
-        what: "the loss" or "the gradient".
+        what: "the loss", "the gradient" or a value inside the model.
         losses: by name.
         batch: that the losses are of.
     """
@@ -101,11 +106,7 @@ class NonFiniteGuard:
         own = "" if found is None else self._describe(iteration, found)
         message = "; ".join(text for text in comm.all_gather(own) if text)
         if not self.skips:
-            raise NonFiniteLossError(
-                f"iteration {iteration}: {message}. A lower SOLVER.BASE_LR, a longer warm-up or "
-                "AMP off may help; or look at these images and their labels; or set "
-                "SOLVER.ON_NON_FINITE 'skip'"
-            )
+            raise NonFiniteLossError(f"iteration {iteration}: {message}. {_ADVICE}")
         for kept, buffer in zip(self._kept, self._buffers, strict=True):
             buffer.copy_(kept)
         self.num_skipped += 1
@@ -113,6 +114,12 @@ class NonFiniteGuard:
             "iteration %d skipped, %d in all so far: %s", iteration, self.num_skipped, message
         )
         self.count_step_without_update(iteration, message)
+
+    def stop_alone(self, iteration: int, found: NonFinite) -> NoReturn:
+        """Dump what was found and raise, in a process that the others cannot follow."""
+        raise NonFiniteLossError(
+            f"iteration {iteration}: {self._describe(iteration, found)}. {_ADVICE}"
+        )
 
     def count_step_without_update(self, iteration: int, reason: str) -> None:
         """Count a step that left the weights as they were.
@@ -162,6 +169,23 @@ class NonFiniteGuard:
         content = [_plain(sample) for sample in found.batch]
         write_atomically(stem.with_suffix(".pth"), lambda f: torch.save(content, f))
         return f"{text}; written to {stem}.json and .pth"
+
+
+def comes_of_nan(error: BaseException) -> bool:
+    """Return whether a function that an error went through holds a tensor with NaN."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(_holds_nan(value) for frame, _ in frames for value in frame.f_locals.values())
+
+
+def _holds_nan(value: Any, depth: int = 3) -> bool:
+    """Look into containers, as deep as a batch is: a list of dicts of tensors."""
+    if isinstance(value, Tensor):
+        return bool(value.isnan().any())
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if depth and isinstance(value, (list, tuple)):
+        return any(_holds_nan(item, depth - 1) for item in value)
+    return False
 
 
 def file_names(batch: Batch) -> str:

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tcm_d2.engine.ema import WeightAverage
 from tcm_d2.engine.experiment import Training
-from tcm_d2.engine.non_finite import NonFinite, NonFiniteGuard, file_names
+from tcm_d2.engine.non_finite import NonFinite, NonFiniteGuard, comes_of_nan, file_names
 from tcm_d2.engine.sample_stream import SKIPPED_FILES_KEY, Batch
 from tcm_d2.engine.seeding import derive_seed, seed_everything
 from tcm_d2.layers.precision import at_least_float32
@@ -121,13 +122,11 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
             seed_everything(derive_seed(self._seed, self.iter, number_of_all))
             # Gradients are averaged over the processes once, with the last pass.
             with self._without_averaging(number < self._num_passes - 1):
-                losses = self._forward(part)
-                total = torch.stack([at_least_float32(loss) for loss in losses.values()]).sum()
-                found = None if bool(total.isfinite()) else NonFinite("the loss", losses, part)
+                losses, found = self._forward(part)
                 if self._guard.is_bad_anywhere(found):
                     self._guard.skip(self.iter, found)
                     return None
-                total = total / self._num_passes
+                total = _total(losses) / self._num_passes
                 if self._scaler is not None:
                     total = self._scaler.scale(total)
                 total.backward()  # type: ignore[no-untyped-call]
@@ -135,14 +134,26 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
                 sums[name] = sums.get(name, 0) + at_least_float32(loss.detach())
         return {name: value / self._num_passes for name, value in sums.items()}
 
-    def _forward(self, batch: Batch) -> dict[str, Tensor]:
+    def _forward(self, batch: Batch) -> tuple[dict[str, Tensor], NonFinite | None]:
+        """Return the losses, and what is not finite in them.
+
+        A part that raises on NaN, as some of torch's losses do, is the same as a loss that is NaN.
+        In one of several processes it ends the run: the others wait for this one inside the model.
+        """
         with self._autocast():
             try:
                 losses: dict[str, Tensor] = self.model(batch)
-            except Exception:
+            except Exception as error:
                 logger.error("iteration %d failed on: %s", self.iter, file_names(batch))
-                raise
-        return losses
+                if not comes_of_nan(error):
+                    raise
+                found = NonFinite(f"a value in the model ({error})", {}, batch)
+                if comm.get_world_size() > 1:
+                    self._guard.stop_alone(self.iter, found)
+                return {}, found
+        if bool(_total(losses).isfinite()):
+            return losses, None
+        return losses, NonFinite("the loss", losses, batch)
 
     def _update_weights(self, losses: dict[str, Tensor], batch: Batch) -> bool:
         """Step if the gradient is finite, which all processes agree on; tell if it was done."""
@@ -205,6 +216,10 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
         for sample in batch:
             for name in sample.pop(SKIPPED_FILES_KEY, ()):
                 self.skipped_files[name] += 1
+
+
+def _total(losses: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([at_least_float32(loss) for loss in losses.values()]).sum()
 
 
 class ReportSkippedFiles(HookBase):  # type: ignore[misc]

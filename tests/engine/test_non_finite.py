@@ -148,3 +148,38 @@ def test_clipping_and_the_norm_see_the_unscaled_gradient(
         first_moment = torch.cat([s["exp_avg"].flatten() for s in state])
         assert first_moment.norm().item() == pytest.approx(0.1 * 0.1, rel=1e-3)
     assert norms[1] == pytest.approx(norms[0], rel=0.02) and norms[0] > 0.1
+
+
+class _RaisesOnNan(TinyDetector):
+    """torch's binary_cross_entropy, and on CUDA an assertion that ends the process, do so."""
+
+    def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+        losses = super().forward(batch)
+        score = losses["loss_a"].detach().clamp(0, 1)
+        return {**losses, "loss_c": nn.functional.binary_cross_entropy(score, torch.ones(()))}
+
+
+def test_loss_that_raises_on_nan_is_skipped(tmp_path: Path) -> None:
+    mapper = partial(map_record, nan_index=7)
+    train(
+        make_experiment(tmp_path, model=_RaisesOnNan(), mapper=mapper, on_non_finite="skip"),
+        resume=False,
+    )
+    assert _rows(tmp_path)[-1]["num_skipped_steps"] > 0
+    assert len(list(tmp_path.glob("non_finite_iter*.pth"))) > 0
+
+
+def test_loss_that_raises_on_nan_stops_with_a_dump(tmp_path: Path) -> None:
+    mapper = partial(map_record, nan_index=7)
+    with pytest.raises(NonFiniteLossError, match="all elements of input should be between 0 and 1"):
+        train(make_experiment(tmp_path, model=_RaisesOnNan(), mapper=mapper), resume=False)
+    assert len(list(tmp_path.glob("non_finite_iter*.json"))) == 1
+
+
+def test_other_errors_of_the_model_are_raised_as_they_are(tmp_path: Path) -> None:
+    class Broken(TinyDetector):
+        def forward(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
+            raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        train(make_experiment(tmp_path, model=Broken(), on_non_finite="skip"), resume=False)

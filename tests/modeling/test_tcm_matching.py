@@ -48,6 +48,27 @@ def test_loss_is_finite_for_extreme_scores() -> None:
     assert loss.item() == pytest.approx(100) and torch.isfinite(logits.grad).all()
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_loss_of_nan_is_nan(inside: bool) -> None:
+    """torch's loss raised "all elements of input should be between 0 and 1"."""
+    logits = torch.zeros(1, 2, 4, 4)
+    logits[0, 0, 2, 2] = float("nan")
+    masks = torch.full((1, 2, 4, 4), inside)
+    assert score_map_loss(logits, masks).isnan()
+
+
+def test_loss_and_gradient_are_those_of_torch_to_the_bit() -> None:
+    masks = torch.rand(2, 3, 8, 8) < 0.3
+    logits = (5 * torch.randn(2, 3, 8, 8)).requires_grad_()
+    loss = score_map_loss(logits, masks)
+    inside = masks.any(dim=1, keepdim=True).expand_as(logits).float()
+    cost = F.binary_cross_entropy(logits.sigmoid(), masks.float(), weight=inside, reduction="sum")
+    expected = cost / (inside.sum() + 1e-8)
+    assert torch.equal(loss, expected)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert torch.equal(gradient, torch.autograd.grad(expected, logits)[0])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_loss_is_at_least_single_precision(dtype: torch.dtype) -> None:
     masks = torch.ones(1, 2, 8, 8, dtype=torch.bool)

@@ -72,7 +72,8 @@ def masked_score_map_loss(
 
     As in the published code the sigmoid is taken first and its logarithm cut at -100: scores above
     16.6 saturate in float32 and have no gradient. At the published temperature no score passes
-    1 / 0.07 = 14.3.
+    1 / 0.07 = 14.3. NaN anywhere gives NaN: torch's own loss raises, on CUDA with an assertion that
+    ends the process.
 
     Args:
         score_map_NKHW: logits; resized bilinearly to the masks' size.
@@ -86,11 +87,16 @@ def masked_score_map_loss(
         score_map_NKHW, size=class_masks.shape[-2:], mode="bilinear", align_corners=False
     )
     inside = object_masks[:, None].expand_as(logits).to(logits.dtype)
+    scores = logits.sigmoid()
+    is_nan = scores.isnan()
     # Autocast refuses this loss because half precision would saturate it; these are float32.
     with torch.autocast(logits.device.type, enabled=False):
         cost = F.binary_cross_entropy(
-            logits.sigmoid(), class_masks.to(logits.dtype), weight=inside, reduction="sum"
-        )
+            scores.masked_fill(is_nan, 0.5),
+            class_masks.to(logits.dtype),
+            weight=inside,
+            reduction="sum",
+        ).masked_fill(is_nan.any(), float("nan"))
     num_inside = inside.sum()
     if mean_over_ranks is not None:
         num_inside = mean_over_ranks(num_inside)

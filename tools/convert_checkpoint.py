@@ -7,11 +7,13 @@
       --config-file configs/tcm_fcos.yaml MODEL.CLIP.POSITION_IMAGE_SIZE_PX 512
   tools/convert_checkpoint.py --weights model_final.pth --output tcm_fcos.safetensors \\
       --config-file configs/tcm_fcos.yaml --for-inference
+  tools/convert_checkpoint.py --weights rotated_fcos_r50_fpn_1x_dota_le90.pth --output fcos.pth
 
 The input is what MODEL.WEIGHTS takes, see docs/weights.md; nothing in it is run. With a
 configuration the tensors are also fitted to its model (positional embeddings resized), what does
 not fit is left out, and a file that fits nothing is refused. --for-inference writes the whole
 model with its text features as constants, without the text tower, and with the configuration.
+A published detector of mmrotate gets a configuration beside the output, made from that in the file.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ import tcm_d2
 from tcm_d2.checkpoint.convert import convert_state_dict, find_own_head
 from tcm_d2.checkpoint.load import load_weights, match_weights
 from tcm_d2.checkpoint.load_report import names_by_first_part, report_table
+from tcm_d2.checkpoint.published import is_published, published_run
 from tcm_d2.cli.options import parse_options
 from tcm_d2.config.registries import add_import_option, import_user_parts
 from tcm_d2.config.run import open_config
@@ -49,11 +52,12 @@ _OLD_WORDS = {"--input": "--weights"}
 
 
 class Converted(NamedTuple):
-    """Tensors to write, facts to store beside them, and the report to print."""
+    """Tensors to write, facts to store beside them, the report, and a configuration or ""."""
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
     report: str
+    config_text: str = ""
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -99,10 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             converted = convert_for_inference(file, args.weights, args.config_file, args.opts)
         elif args.config_file:
             converted = convert_for_model(file, args.weights, args.config_file, args.opts)
+        elif is_published(file) and file.config_text:
+            converted = convert_published(file, args.weights)
         else:
             converted = convert_names(file, args.weights)
         print(converted.report)
         if args.output is not None:
+            if converted.config_text:
+                write_config(args.output.with_suffix(".yaml"), converted, overwrite=args.overwrite)
             write(args.output, converted, args.weights, file)
             print(f"{len(converted.tensors)} tensors written to {args.output}")
     except (ValueError, OSError) as error:
@@ -190,6 +198,22 @@ def convert_for_inference(
     return Converted(model.state_dict(), metadata, f"{report.as_table()}\n{left_out}")
 
 
+def convert_published(file: WeightFile, path: Path) -> Converted:
+    """Return the tensors of a detector of mmrotate, and its configuration where there can be one.
+
+    Raises:
+        ValueError: no name has a place in a detector.
+    """
+    try:
+        run = published_run(file, path)
+    except ValueError as error:
+        names = convert_names(file, path)
+        return names._replace(report=f"{names.report}\nnote: no configuration written: {error}")
+    model = run.build_model(with_part_weights=False, device="cpu")
+    tensors, report = match_weights(model.state_dict(), file.tensors, source=str(path))
+    return Converted(tensors, {}, report.as_table(), run.text)
+
+
 def convert_names(file: WeightFile, path: Path) -> Converted:
     """Return the tensors in our names, without a model to check them against.
 
@@ -209,6 +233,18 @@ def convert_names(file: WeightFile, path: Path) -> Converted:
         ("dead, left out", len(converted.dead), names_by_first_part(converted.dead)),
     ]
     return Converted(converted.state_dict, {}, report_table(rows, converted.notes))
+
+
+def write_config(path: Path, converted: Converted, *, overwrite: bool) -> None:
+    """Write the configuration of a converted detector.
+
+    Raises:
+        ValueError: the file exists and is not to be replaced.
+    """
+    if path.exists() and not overwrite:
+        raise ValueError(f"--output: its configuration '{path}' exists; --overwrite replaces it")
+    write_atomically(path, lambda stream: stream.write(converted.config_text.encode()))
+    print(f"configuration written to {path}")
 
 
 def write(output: Path, converted: Converted, source: Path, file: WeightFile) -> None:

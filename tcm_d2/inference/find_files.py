@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from tcm_d2.checkpoint.published import is_published
 from tcm_d2.config.run import WEIGHT_SUFFIXES, YAML_SUFFIXES, open_config
 from tcm_d2.config.saved_copy import COPY_NAMES, holds_config
 from tcm_d2.inference.bundled import find_bundled, list_bundled
@@ -95,7 +96,10 @@ def _config_in(folder: Path, *, beside: Path | None = None) -> Path:
 
 
 def _config_of(weights: Path) -> Path:
-    """Return the configuration beside weights, or the weights themselves where it is in them."""
+    """Return the configuration beside weights, or the weights themselves where it is in them.
+
+    Those of published detectors tell theirs, or what is missing.
+    """
     try:
         return _config_in(weights.parent, beside=weights)
     except FileNotFoundError:
@@ -106,9 +110,10 @@ def _config_of(weights: Path) -> Path:
 
 def _has_config_inside(weights: Path) -> bool:
     try:
-        return holds_config(read_weight_file(weights))
+        file = read_weight_file(weights)
     except ValueError:  # said in full where the weights are loaded
         return False
+    return holds_config(file) or is_published(file)
 
 
 def _weights_in(folder: Path) -> Path:

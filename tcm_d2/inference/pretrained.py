@@ -11,10 +11,13 @@ import torch
 from torch import nn
 
 from tcm_d2.checkpoint.load import EMA_KEY, SafeCheckpointer, load_weights
+from tcm_d2.checkpoint.published import is_published, published_run
 from tcm_d2.config.device import usable_device
 from tcm_d2.config.run import Run, Views, open_config
+from tcm_d2.config.saved_copy import holds_config
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES, class_name_to_prompt
 from tcm_d2.inference.find_files import DetectorFiles
+from tcm_d2.weight_files.reading import read_weight_file
 
 # Of an evaluator that does not merge windows: the default of TEST.DOTA.MERGE_NMS_THRESH.
 _MERGE_NMS_IOU = 0.1
@@ -65,7 +68,7 @@ def build_pretrained(
             without a text tower, or a device that is not there.
     """
     place = usable_device(device)
-    run = open_config(sources.config, overrides)
+    run = _open(sources, overrides)
     model = run.build_model(with_part_weights=False, device="cpu")
     checkpointer = SafeCheckpointer(model)
     rest = checkpointer.load(
@@ -84,6 +87,20 @@ def build_pretrained(
         merge_nms_threshold=float(test.evaluator.get("nms_iou_threshold", _MERGE_NMS_IOU)),
         views=test.tta,
     )
+
+
+def _open(sources: DetectorFiles, overrides: Sequence[str]) -> Run:
+    """Return the run of a detector, whose weights may be all there is."""
+    if sources.config == sources.weights:
+        file = read_weight_file(sources.weights)
+        if not holds_config(file) and is_published(file):
+            if overrides:
+                raise ValueError(
+                    f"overrides ({' '.join(overrides)}): a published detector has no configuration "
+                    "file yet; tools/convert_checkpoint.py writes one"
+                )
+            return published_run(file, sources.weights)
+    return open_config(sources.config, overrides)
 
 
 def check_class_names(

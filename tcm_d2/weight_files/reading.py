@@ -53,12 +53,17 @@ class WeightFile(NamedTuple):
         rest: what else the file holds, by its keys; empty where objects had to be skipped.
         skipped: dotted names of classes and functions that the file asks for and that were
             neither imported nor called, with how often.
+        config_text: the configuration that mmcv and mmengine store beside the tensors, a Python
+            text; "" where there is none.
+        class_names: those that they store, in label order; empty where there are none.
         is_torchscript: whether it is a TorchScript archive, as OpenAI's CLIP weights are.
     """
 
     tensors: dict[str, Tensor]
     rest: dict[str, Any]
     skipped: dict[str, int]
+    config_text: str
+    class_names: tuple[str, ...]
     is_torchscript: bool
 
 
@@ -87,7 +92,34 @@ def read_weight_file(path: str | os.PathLike[str]) -> WeightFile:
     unpickled = _read_content(path, scripted)
     _log_skipped(path, unpickled.skipped)
     tensors, rest = _find_tensors(unpickled.content, path)
-    return WeightFile(tensors, {} if unpickled.skipped else rest, unpickled.skipped, scripted)
+    return WeightFile(
+        tensors=tensors,
+        rest={} if unpickled.skipped else rest,
+        skipped=unpickled.skipped,
+        config_text=_config_text(rest.get("meta")),
+        class_names=_class_names(rest.get("meta")),
+        is_torchscript=scripted,
+    )
+
+
+def _config_text(meta: Any) -> str:
+    """Return what mmengine stores as ``cfg``, mmcv as ``config``."""
+    if not isinstance(meta, Mapping):
+        return ""
+    texts = (meta.get(key) for key in ("cfg", "config"))
+    return next((text for text in texts if isinstance(text, str)), "")
+
+
+def _class_names(meta: Any) -> tuple[str, ...]:
+    """Return what mmengine stores in ``dataset_meta``, mmcv as ``CLASSES``."""
+    if not isinstance(meta, Mapping):
+        return ()
+    sections = (meta.get("dataset_meta"), meta)
+    mappings = [section for section in sections if isinstance(section, Mapping)]
+    for names in [section.get(key) for section in mappings for key in ("classes", "CLASSES")]:
+        if isinstance(names, (list, tuple)) and names and all(isinstance(n, str) for n in names):
+            return tuple(names)
+    return ()
 
 
 def _missing_message(path: Path) -> str:

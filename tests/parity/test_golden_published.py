@@ -2,95 +2,56 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 from torch import Tensor, nn
 
-from tcm_d2.checkpoint.load import load_weights
-from tcm_d2.config import get_tcm_config
+from tcm_d2 import Detector
+from tcm_d2.checkpoint.load import match_weights
+from tcm_d2.cpu import restore
 from tcm_d2.ops import box_iou_rotated
+from tcm_d2.weight_files.reading import read_weight_file
+from tests.checkpoint.published_text import anchor_text, fcos_text
 from tests.parity.golden import NEAR_CUT, Detections, Golden, num_missing, relative_error
+from tests.weight_files.foreign import save_as_mmengine
 
 LEVELS = range(5)
+CLASSES = tuple(f"class of theirs {i}" for i in range(15))
 NMS_THRESHOLD, TOPK_CANDIDATES = 0.1, 2000
 MATCH = {"corner_px": 0.05, "score": 1e-4}
 # mmcv's float32 IoU may be this far from the true one, and it drops boxes at the threshold itself.
 IOU_ERROR = 1e-4
 
-RETINANET = {
-    "ROTATED_HEAD.NAME": "RotatedRetinaNetHead",
-    "ROTATED_HEAD.NORM": "",
-    "ROTATED_HEAD.ANCHOR_SCALES_PER_OCTAVE": 3,
-    "ROTATED_HEAD.ANCHOR_RATIOS": [1.0, 0.5, 2.0],
-    "ROTATED_HEAD.STRIDES_PX": [4, 8, 16, 32, 64],
-    "ROTATED_FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
-    "ROTATED_FPN.NUM_EXTRA_LEVELS": 1,
-    "ROTATED_FPN.EXTRA_LEVELS_FROM": "input",
-    "ROTATED_FPN.RELU_BEFORE_EXTRA": False,
-}
-OWN_FORM = {"DELTA_CODER.SWAP_SIDES": False}
-SETTINGS: dict[str, dict[str, Any]] = {
-    "fcos_le90": {"ROTATED_HEAD.NAME": "RotatedFCOSHead"},
-    "atss_le90": {
-        "ROTATED_HEAD.NAME": "RotatedATSSHead",
-        "ROTATED_FPN.EXTRA_LEVELS_FROM": "input",
-        "ROTATED_FPN.RELU_BEFORE_EXTRA": False,
-    },
-    "retinanet_le90": RETINANET,
-    "retinanet_oc": {
-        **RETINANET,
-        **OWN_FORM,
-        "ROTATED_HEAD.ANCHOR_WIDTH_SIDE": "vertical",
-        "DELTA_CODER.ALONG_AXES": False,
-        "DELTA_CODER.QUARTER_FROM_DEG": -90.0,
-    },
-    "retinanet_le135": {
-        **RETINANET,
-        **OWN_FORM,
-        "DELTA_CODER.MIN_ANGLE_DEG": -45.0,
-        "DELTA_CODER.TURN_UNIT_RAD": math.pi,
-    },
+TEXTS = {
+    "fcos_le90": fcos_text(),
+    "atss_le90": anchor_text("RotatedATSSHead", "le90"),
+    "retinanet_le90": anchor_text("RotatedRetinaHead", "le90", start_level=0),
+    "retinanet_oc": anchor_text("RotatedRetinaHead", "oc", start_level=0),
+    "retinanet_le135": anchor_text("RotatedRetinaHead", "le135", start_level=0),
 }
 NUM_LOADED = {"fcos_le90": 319, "atss_le90": 316}
 
 
-def small_config(kind: str) -> CfgNode:
-    cfg = get_tcm_config()
-    keys: dict[str, Any] = {
-        "DEVICE": "cpu",
-        "BACKBONE.NAME": "build_torchvision_resnet_backbone",
-        "RESNETS.STEM_OUT_CHANNELS": 8,
-        "RESNETS.WIDTH_PER_GROUP": 8,
-        "RESNETS.RES2_OUT_CHANNELS": 32,
-        "TCM.ENABLED": False,
-        "ROTATED_FPN.OUT_CHANNELS": 32,
-        "ROTATED_HEAD.CHANNELS": 32,
-        "PIXEL_MEAN": [123.675, 116.28, 103.53],
-        "PIXEL_STD": [58.395, 57.12, 57.375],
-        **SETTINGS[kind],
-    }
-    for key, value in keys.items():
-        cfg.merge_from_list([f"MODEL.{key}", value])
-    return cfg
-
-
-@pytest.fixture(scope="module", params=SETTINGS)
-def case(request: pytest.FixtureRequest, golden_dir: Path) -> tuple[str, Golden, nn.Module]:
+@pytest.fixture(scope="module", params=TEXTS)
+def case(
+    request: pytest.FixtureRequest, golden_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Golden, nn.Module]:
+    """Name, arrays, and the detector from a checkpoint alone, as mmengine would write it."""
     golden = Golden(golden_dir / f"k_zoo_{request.param}.npz")
-    model = build_model(small_config(request.param)).eval()
-    report = load_weights(
-        model, golden.below("sd"), source=request.param, require_all_parameters=True
-    )
+    path = tmp_path_factory.mktemp("zoo") / f"{request.param}.pth"
+    save_as_mmengine(golden.below("sd"), path, config_text=TEXTS[request.param], classes=CLASSES)
+    detector = Detector.from_pretrained(path, device="cpu")
+    assert detector.classes == CLASSES
+    restore(detector.model)
+    file = read_weight_file(path)
+    _, report = match_weights(detector.model.state_dict(), file.tensors, source=str(path))
     assert report.is_complete and report.notes == []
     assert len(report.loaded) == NUM_LOADED.get(request.param, 303)
     assert len(report.dead) == 53  # counters of frozen norms
-    return request.param, golden, model
+    return request.param, golden, detector.model
 
 
 def batch_of(golden: Golden) -> list[dict[str, Tensor]]:

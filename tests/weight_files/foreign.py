@@ -60,7 +60,12 @@ def history_buffer_class() -> Iterator[type]:
 
 
 def save_as_mmengine(
-    state_dict: dict[str, Tensor], path: Path, *, old_format: bool = False
+    state_dict: dict[str, Tensor],
+    path: Path,
+    *,
+    old_format: bool = False,
+    config_text: str | None = None,
+    classes: tuple[str, ...] = ("plane", "ship"),
 ) -> None:
     """Write a checkpoint as mmengine's runner does, EMA weights and log buffers included."""
     with history_buffer_class() as make_buffer:
@@ -68,8 +73,9 @@ def save_as_mmengine(
             "meta": {
                 "epoch": 12,
                 "time": datetime.datetime(2023, 3, 1),
-                "dataset_meta": {"classes": ("plane", "ship"), "palette": [(1, 2, 3)]},
+                "dataset_meta": {"classes": classes, "palette": [(1, 2, 3)]},
                 "seed": np.int64(5),
+                **({} if config_text is None else {"cfg": config_text}),
             },
             "state_dict": state_dict,
             "message_hub": {

@@ -53,8 +53,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     model = parser.add_argument_group("detector")
     model.add_argument(
         "--weights",
-        help="output folder of a training, or .pth or .safetensors beside config.yaml; default: a "
-        "small detector of rendered scenes",
+        help="output folder of a training, .pth or .safetensors beside config.yaml, or a published "
+        "detector of mmrotate; default: a small detector of rendered scenes",
     )
     add_import_option(parser)
     model.add_argument("--config-file", help="where it does not lie beside the weights")

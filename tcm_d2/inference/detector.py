@@ -114,9 +114,9 @@ class Detector:
             path: the output folder of a training; or weights (.pth, .safetensors) with their
                 ``config.yaml`` beside them, or with it inside (convert_checkpoint.py
                 --for-inference); or the checkpoint of a published detector of mmrotate
-                (docs/published_detectors.md); or a configuration (.yaml, .py) whose weights are named in it,
-                lie beside it or are given; or "tcm_atss_embedded", a small detector in this
-                package that knows rendered scenes only.
+                (docs/published_detectors.md); or a configuration (.yaml, .py) whose weights are
+                named in it, lie beside it or are given; or "tcm_atss_embedded", a small detector
+                in this package that knows rendered scenes only.
             weights: a weight file, where ``path`` is not one.
             config_file: the configuration, where it does not lie beside the weights.
             device: "cuda", "cuda:1", "cpu"; None takes CUDA where there is one.

@@ -14,13 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from detectron2.config import CfgNode
 
 from tcm_d2.config.defaults import get_tcm_config
 from tcm_d2.config.old_names import drop_old_defaults
+from tcm_d2.config.yaml_text import parse_yaml, read_yaml_text
 
 BASE_KEY = "_BASE_"
+# More files than this are a fan of bases that name each other, not a configuration.
+MAX_FILES = 64
 
 
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> CfgNode:
@@ -96,6 +98,8 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, dict
     if resolved in seen:
         chain = " -> ".join(p.name for p in (*seen, resolved))
         raise ValueError(f"{path}: {BASE_KEY} goes in a circle: {chain}")
+    if len(seen) >= MAX_FILES:
+        raise ValueError(_too_many_files(path))
     tree = read_yaml(path)
     bases = tree.pop(BASE_KEY, [])
     if isinstance(bases, str):
@@ -113,43 +117,26 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, dict
         if not base_path.is_file():
             raise FileNotFoundError(f"{path}: {BASE_KEY}: no file '{base_path}'")
         layers += _read_with_bases(base_path, (*seen, resolved))
+        if len(layers) >= MAX_FILES:
+            raise ValueError(_too_many_files(path))
     return [*layers, (str(path), tree)]
 
 
+def _too_many_files(path: Path) -> str:
+    return f"{path}: {BASE_KEY}: expected at most {MAX_FILES} files in all; name each base once"
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file; bases stay names."""
     if not path.is_file():
         raise FileNotFoundError(missing_file_message(path, (".yaml", ".yml")))
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a YAML file: {error}") from None
-    return parse_yaml(text, str(path))
-
-
-def parse_yaml(text: str, source: str) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.constructor.ConstructorError as error:
-        mark = error.problem_mark
-        where = f"{source}:{mark.line + 1}" if mark is not None else source
-        raise ValueError(
-            f"{where}: refused: {error.problem}; only plain YAML values are read, because tags "
-            "like !!python/object can run code"
-        ) from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source}: not a YAML file: {error}") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ValueError(
-            f"{source}: expected a mapping of keys to values, got {type(tree).__name__}; is this a "
-            "configuration file?"
-        )
-    return tree
+    return parse_yaml(read_yaml_text(path), str(path))
 
 
 def missing_file_message(path: Path, suffixes: Sequence[str]) -> str:
     """Say that a configuration file is missing, and which names with these suffixes are near."""
+    if path.exists():
+        return f"config file '{path}': expected a file, got a folder, pipe or device"
     message = f"config file '{path}' does not exist"
     if path.parent.is_dir():
         names = [p.name for p in path.parent.iterdir() if p.suffix in suffixes]

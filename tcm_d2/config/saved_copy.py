@@ -16,9 +16,10 @@ from detectron2.config import CfgNode
 from omegaconf import OmegaConf
 
 from tcm_d2.config.lazy import apply_overrides
-from tcm_d2.config.loader import load_config_text, merge_overrides, parse_yaml, read_yaml
+from tcm_d2.config.loader import load_config_text, merge_overrides, read_yaml
 from tcm_d2.config.old_names import upgrade_tree
 from tcm_d2.config.plain import plain, with_names
+from tcm_d2.config.yaml_text import parse_yaml
 from tcm_d2.weight_files.reading import WeightFile, read_weight_file
 
 COPY_NAME = "config.yaml"

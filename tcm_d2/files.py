@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import platform
 import secrets
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
+from types import ModuleType
 from typing import IO
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+logger = logging.getLogger(__name__)
+
+# In a folder while a process writes there.
+LOCK_NAME = ".tcm_d2_lock"
 
 # What Linux, macOS and Windows take as one part of a path, and what Linux takes as a path.
 MAX_NAME_BYTES = 255
@@ -16,6 +31,10 @@ MAX_PATH_BYTES = 4096
 _UNPRINTABLE_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
 _TEMPORARY_SUFFIX = ".tmp"
 _SHOWN_CHARACTERS = 80
+
+
+class FolderInUseError(ValueError):
+    """Another process writes into the folder."""
 
 
 class UnsafeNameError(ValueError):
@@ -58,6 +77,56 @@ def write_bytes_atomically(path: str | os.PathLike[str], content: bytes) -> None
 def is_temporary(name: str) -> bool:
     """Return whether a file name is that of a file that `write_atomically` had not finished."""
     return name.startswith(".") and name.endswith(_TEMPORARY_SUFFIX)
+
+
+@contextmanager
+def locked_folder(folder: str | os.PathLike[str], *, what: str) -> Iterator[None]:
+    """Keep other processes that ask the same out of a folder while the block runs.
+
+    The system takes the lock away when the process ends, however it ends: none is ever stale. A
+    file system or system without locks is used without.
+
+    Args:
+        folder: exists.
+        what: its option, for the message.
+
+    Raises:
+        FolderInUseError: (a ValueError) another process has the lock; names it.
+        OSError: the lock's file cannot be written.
+    """
+    path = Path(folder) / LOCK_NAME
+    # Another process may take the file away between our opening and locking it.
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if fcntl is not None:
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            holder = os.read(handle, 200).decode("utf-8", "replace").strip()
+            os.close(handle)
+            raise FolderInUseError(
+                f"{what} '{folder}': in use by {holder or 'another process'}; wait for it or name "
+                "another folder"
+            ) from None
+        except OSError as error:  # network folders without locks
+            logger.info("'%s' cannot be locked: %s", folder, error)
+        if _is_file(handle, path):
+            break
+        os.close(handle)
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {platform.node()}".encode())
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _is_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def checked_name(name: object, *, where: str = "name") -> str:

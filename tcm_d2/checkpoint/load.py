@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -304,8 +304,21 @@ class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         content.update(kwargs)
         path = Path(self.save_dir) / f"{name}.pth"
         logger.info("saving checkpoint to %s", path)
-        write_atomically(path, lambda stream: torch.save(content, stream))
-        self.tag_last_checkpoint(path.name)
+        stream_error: list[OSError] = []
+        try:
+            write_atomically(
+                path, lambda stream: torch.save(content, _Recording(stream, stream_error))
+            )
+            self.tag_last_checkpoint(path.name)
+        except (OSError, RuntimeError) as error:
+            # torch's writer tells of its own surprise, not of the full disk.
+            reason = error if isinstance(error, OSError) else next(iter(stream_error), None)
+            if reason is None:
+                raise
+            raise OSError(
+                f"checkpoint '{path}': could not be written ({reason.strerror or reason}); make "
+                "room there"
+            ) from error
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the file ``last_checkpoint`` that --resume reads."""
@@ -313,6 +326,24 @@ class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
             Path(self.save_dir) / LAST_CHECKPOINT,
             lambda stream: stream.write(last_filename_basename.encode()),
         )
+
+
+class _Recording:
+    """A stream that remembers the errors of writing."""
+
+    def __init__(self, stream: IO[bytes], errors: list[OSError]) -> None:
+        self._stream, self._errors = stream, errors
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, data: Any) -> int:
+        """Write as the stream does."""
+        try:
+            return self._stream.write(data)
+        except OSError as error:
+            self._errors.append(error)
+            raise
 
 
 def _iteration(path: Path) -> float:

@@ -75,9 +75,18 @@ def build(node: Mapping[str, Any], **arguments: Any) -> Any:
         arguments: further ones, as they are.
 
     Raises:
-        ValueError: a target is given by name, and no registered part has it.
+        ValueError: a target is given by name, and no registered part has it; or it lacks an
+            argument.
     """
-    return instantiate({**_with_parts(node), **arguments})
+    try:
+        return instantiate({**_with_parts(node), **arguments})
+    except TypeError as error:
+        if "missing" not in str(error) or "required" not in str(error):
+            raise
+        raise ValueError(
+            f"configuration: {error}; give it in the configuration, or take the whole copy that "
+            "the run wrote"
+        ) from error
 
 
 def check_calls(tree: Any) -> None:

@@ -25,7 +25,8 @@ from tcm_d2.config.run import Run, open_config
 from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.launch import launch
 from tcm_d2.engine.loop import evaluate_only, train
-from tcm_d2.engine.run_folder import setup_run
+from tcm_d2.engine.mishaps import EXIT_INTERRUPTED, WithoutTracebacks, explain, kept_in
+from tcm_d2.engine.run_folder import prepared_folder, setup_run
 from tcm_d2.inference.speed import keep_memory
 
 
@@ -33,6 +34,7 @@ def run_command(arguments: Sequence[str] | None = None) -> None:
     """Train or evaluate; exit with one sentence where the user can mend something."""
     args = parse_arguments(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    run: Run | None = None
     try:
         run = _open(args)
         launch(
@@ -43,10 +45,22 @@ def run_command(arguments: Sequence[str] | None = None) -> None:
             dist_url=args.dist_url,
             use_cuda=run.device.type == "cuda",
         )
-    except (ValueError, FileNotFoundError) as error:
+    except KeyboardInterrupt:
         if args.traceback:
             raise
-        sys.exit(f"error: {error} (--traceback shows where)")
+        sys.stderr.write(f"stopped by Ctrl-C.{_kept(run, args)}\n")
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        sentence = explain(error)
+        if args.traceback or sentence is None:
+            raise
+        # What is wrong with the configuration or the data says nothing about checkpoints.
+        kept = "" if isinstance(error, (ValueError, FileNotFoundError)) else _kept(run, args)
+        sys.exit(f"error: {sentence}{kept and '.'}{kept} (--traceback shows where)")
+
+
+def _kept(run: Run | None, args: argparse.Namespace) -> str:
+    return "" if run is None or args.eval_only else f" {kept_in(run.train.output_dir)}"
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -96,12 +110,15 @@ class _Job:
     def __call__(self) -> None:
         run, args = self.run or _open(self.args), self.args
         keep_memory(run.device)
-        setup_run(run, self.command_line)
-        experiment = build_experiment(run, for_training=not args.eval_only, resume=args.resume)
-        if args.eval_only:
-            evaluate_only(experiment, resume=args.resume)
-        else:
-            train(experiment, resume=args.resume)
+        if not args.traceback:
+            logging.getLogger("detectron2.engine.train_loop").addFilter(WithoutTracebacks())
+        with prepared_folder(run.train.output_dir, for_training=not args.eval_only):
+            setup_run(run, self.command_line)
+            experiment = build_experiment(run, for_training=not args.eval_only, resume=args.resume)
+            if args.eval_only:
+                evaluate_only(experiment, resume=args.resume)
+            else:
+                train(experiment, resume=args.resume)
 
 
 def _open(args: argparse.Namespace) -> Run:

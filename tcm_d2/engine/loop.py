@@ -31,6 +31,9 @@ from tcm_d2.modeling.fixed_text import FIXED_TEXT_MESSAGE
 
 logger = logging.getLogger(__name__)
 
+# Half-written files of a run; other tools may be writing theirs into the same folder.
+_OWN_TEMPORARY = (".*.pth.*.tmp", ".last_checkpoint.*.tmp", ".config.yaml.*.tmp")
+
 Results = OrderedDict[str, Any]
 
 
@@ -204,9 +207,9 @@ def _writers(output_dir: Path, max_iter: int, log_period: int) -> list[Any]:
 
 
 def _remove_half_written(output_dir: Path) -> None:
-    """Remove what runs that were killed while they wrote a checkpoint have left."""
+    """Remove what runs that were killed while they wrote a file have left."""
     if comm.is_main_process():
-        for path in output_dir.glob(".*.pth.*.tmp"):
+        for path in (p for pattern in _OWN_TEMPORARY for p in output_dir.glob(pattern)):
             logger.info("removing %s, half written by a run that was killed", path)
             path.unlink(missing_ok=True)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -14,11 +16,35 @@ from detectron2.utils.logger import setup_logger
 from tcm_d2.config.run import Run
 from tcm_d2.config.saved_copy import COPY_NAME
 from tcm_d2.engine.seeding import use_deterministic_algorithms
-from tcm_d2.files import write_atomically
+from tcm_d2.files import locked_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 
 _LOGGERS = {"tcm_d2": "tcm", "detectron2": "d2", "fvcore": "fvcore"}
+
+
+@contextmanager
+def prepared_folder(output_dir: str, *, for_training: bool) -> Iterator[None]:
+    """Make a run's folder; while the block runs no other training on this machine can use it.
+
+    Args:
+        output_dir: made where missing.
+        for_training: False only makes it: evaluations may look at a run that goes on.
+
+    Raises:
+        ValueError: it cannot be made or written, or another training uses it.
+    """
+    with ExitStack() as stack:
+        try:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            if for_training and comm.is_main_process():
+                stack.enter_context(locked_folder(output_dir, what="OUTPUT_DIR"))
+        except OSError as error:
+            raise ValueError(
+                f"OUTPUT_DIR '{output_dir}': expected a folder that this user can write in "
+                f"({error.strerror}: {error.filename}); name another one"
+            ) from None
+        yield
 
 
 def setup_run(run: Run, command_line: str) -> None:

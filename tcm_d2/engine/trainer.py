@@ -100,12 +100,29 @@ class Trainer(SimpleTrainer):  # type: ignore[misc]
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
+        """Take up what `state_dict` returned.
+
+        Raises:
+            ValueError: it is of another optimizer.
+        """
+        self._check_optimizer(state_dict["optimizer"])
         super().load_state_dict(state_dict)
         if "non_finite" in state_dict:
             self._guard.load_state_dict(state_dict["non_finite"])
         if self._scaler is not None and "grad_scaler" in state_dict:
             self._scaler.load_state_dict(state_dict["grad_scaler"])
+
+    def _check_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Refuse settings of another optimizer: torch takes them, and fails in the first step."""
+        for own, saved in zip(self.optimizer.param_groups, state["param_groups"]):
+            # Newer versions of torch add settings; another optimizer also lacks some.
+            lacking, foreign = own.keys() - saved.keys(), saved.keys() - own.keys()
+            if lacking and foreign:
+                raise ValueError(
+                    f"SOLVER.OPTIMIZER: the checkpoint has the state of another optimizer than "
+                    f"{type(self.optimizer).__name__}: {', '.join(sorted(foreign))} in place of "
+                    f"{', '.join(sorted(lacking))}"
+                )
 
     def _compute_gradient(self, batch: Batch) -> dict[str, Tensor] | None:
         """Do all passes; return the mean of their losses, or None where the step is skipped."""

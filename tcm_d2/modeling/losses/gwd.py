@@ -19,8 +19,8 @@ from tcm_d2.modeling.losses.gaussians import (
 class GWDLoss(BoxLoss):
     """The Wasserstein distance of the boxes as normal distributions with their half sides.
 
-    W^2 = |shift|^2 + alpha^2 tr(P + T - 2 (P^1/2 T P^1/2)^1/2), P and T the covariances. The angle
-    of a square has no gradient.
+    ``W^2 = |shift|^2 + alpha^2 tr(P + T - 2 (P^1/2 T P^1/2)^1/2)``, P and T the covariances. The
+    angle of a square has no gradient.
 
     Source: arXiv 2101.11952 (GWD); mmrotate's GDLoss with "gwd". Deliberate
     differences: sides have a larger minimum (``gaussians.MIN_SIDE``), and it is the only one, where

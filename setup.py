@@ -54,7 +54,7 @@ def plan_build():
             raise SystemExit(f"error: {build_config.SWITCH}=1, but no C++ compiler was found")
         say(
             "no C++ compiler found ($CXX, c++, g++, clang++): nothing is compiled and the slower "
-            "plain-torch operators serve. Install a compiler and reinstall to get the kernels.",
+            "plain-torch operators run instead. Install a compiler and reinstall for the kernels.",
             is_warning=True,
         )
         return {}

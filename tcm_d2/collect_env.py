@@ -94,7 +94,7 @@ def _describe_extension() -> str:
     except Exception as error:
         return f"tcm_d2.ops cannot be imported ({_describe_error(error)})"
     if not status.loaded:
-        return f"{status.reason}; the plain-torch operators serve"
+        return f"{status.reason}; the plain-torch operators run instead"
     kernels = [name for name, built in (("CPU", status.cpu), ("CUDA", status.cuda)) if built]
     return f"{' and '.join(kernels) or 'no'} kernels ({status.reason}) in {status.path}"
 

@@ -170,7 +170,7 @@ def test_setup_without_a_compiler_warns_and_compiles_nothing(tmp_path: Path) -> 
     result = run_setup(tmp_path, {})
     assert result.returncode == 0, result.stderr
     assert "WARNING: no C++ compiler found" in result.stderr
-    assert "plain-torch operators serve" in result.stderr
+    assert "plain-torch operators run instead" in result.stderr
 
 
 def test_setup_without_a_compiler_refuses_1(tmp_path: Path) -> None:

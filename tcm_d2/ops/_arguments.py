@@ -1,7 +1,7 @@
 """Argument checks shared by the public operators.
 
-They run in Python, before dispatch, so that the compiled kernels and the plain-torch twins refuse
-the same inputs with the same words.
+They run in Python, before dispatch, so that the compiled kernels and the reference implementations
+refuse the same inputs with the same words.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from tests.ops.oracle import FAMILIES, box_pairs, corners, exact_overlap
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 
-SERVED: dict[str, Measure] = {"giou": paired_giou_rotated, "diou": paired_diou_rotated}
+KERNELS: dict[str, Measure] = {"giou": paired_giou_rotated, "diou": paired_diou_rotated}
 REFERENCES: dict[str, Measure] = {
     "giou": OPERATORS["paired_giou_rotated"].reference,
     "diou": OPERATORS["paired_diou_rotated"].reference,
@@ -69,11 +69,11 @@ def apart(num: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("family", [*FAMILIES, "apart"])
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", KERNELS)
 def test_values_equal_shapely_and_are_symmetric(name: str, family: str, dtype: torch.dtype) -> None:
     boxes1, boxes2 = apart(500, dtype) if family == "apart" else box_pairs(family, 500, dtype)
     exact = exact_measure(name, boxes1, boxes2)
-    for measure in (SERVED[name], REFERENCES[name]):
+    for measure in (KERNELS[name], REFERENCES[name]):
         value = measure(boxes1, boxes2)
         assert value.dtype == dtype
         assert bool(((value >= -1) & (value <= 1)).all())  # NaN fails too
@@ -82,13 +82,13 @@ def test_values_equal_shapely_and_are_symmetric(name: str, family: str, dtype: t
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", KERNELS)
 def test_a_box_is_at_the_top_of_itself(name: str, dtype: torch.dtype) -> None:
     for family in FAMILIES:
         boxes = box_pairs(family, 100, dtype)[0]
-        value = SERVED[name](boxes, boxes)
+        value = KERNELS[name](boxes, boxes)
         torch.testing.assert_close(value, torch.ones_like(value), rtol=0, atol=1e-14)
-        for grad in gradients(SERVED[name], boxes.double(), boxes.double()):
+        for grad in gradients(KERNELS[name], boxes.double(), boxes.double()):
             slope = grad * boxes.double()[:, 2:4].amin(dim=1, keepdim=True)
             assert slope.abs().max().item() < 1e-9
 
@@ -97,16 +97,16 @@ def test_giou_is_never_above_the_iou_and_diou_neither() -> None:
     for family in ("random", "nested", "thin", "near_identical"):
         boxes1, boxes2 = box_pairs(family, 500, torch.float64)
         iou = paired_iou_rotated(boxes1, boxes2)
-        for measure in SERVED.values():
+        for measure in KERNELS.values():
             assert bool((measure(boxes1, boxes2) <= iou + 1e-15).all())
 
 
 @pytest.mark.parametrize("family", ["random", "nested", "far", "thin", "apart"])
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", KERNELS)
 def test_gradients_equal_central_differences(name: str, family: str) -> None:
     boxes1, boxes2 = apart(60) if family == "apart" else box_pairs(family, 60, torch.float64)
     pairs = torch.cat([boxes1, boxes2], dim=1)
-    kernel = torch.cat(gradients(SERVED[name], boxes1, boxes2), dim=1)
+    kernel = torch.cat(gradients(KERNELS[name], boxes1, boxes2), dim=1)
     # A step small against the shortest side, large against the rounding of far centres.
     step = 1e-4 * pairs[:, [2, 3, 7, 8]].amin(dim=1).clamp(max=1.0)
     for column in range(10):
@@ -116,7 +116,7 @@ def test_gradients_equal_central_differences(name: str, family: str) -> None:
             shift[:, column] = factor * step
             up, down = pairs + shift, pairs - shift
             width = (up - down)[:, column]
-            rise = SERVED[name](up[:, :5], up[:, 5:]) - SERVED[name](down[:, :5], down[:, 5:])
+            rise = KERNELS[name](up[:, :5], up[:, 5:]) - KERNELS[name](down[:, :5], down[:, 5:])
             slopes.append(rise / width)
         slope = (4 * slopes[1] - slopes[0]) / 3
         # Where the two steps disagree, a kink lies between them.
@@ -128,23 +128,23 @@ def test_gradients_equal_central_differences(name: str, family: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("family", [*FAMILIES, "apart"])
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", KERNELS)
 def test_gradients_are_finite_and_equal_the_reference(
     name: str, family: str, dtype: torch.dtype
 ) -> None:
     boxes1, boxes2 = apart(500, dtype) if family == "apart" else box_pairs(family, 500, dtype)
-    kernel = gradients(SERVED[name], boxes1, boxes2)
+    kernel = gradients(KERNELS[name], boxes1, boxes2)
     reference = REFERENCE_GRADIENTS[name](torch.ones_like(boxes1[:, 0]), boxes1, boxes2)
     for ours, expected in zip(kernel, reference):
         assert ours.dtype == dtype and bool(ours.isfinite().all())
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", KERNELS)
 def test_gradient_pulls_disjoint_boxes_together(name: str) -> None:
     left = torch.tensor([[0.0, 0.0, 10.0, 4.0, 0.0]], dtype=torch.float64)
     right = torch.tensor([[30.0, 0.0, 10.0, 4.0, 0.0]], dtype=torch.float64)
-    grad_left, grad_right = gradients(SERVED[name], left, right)
+    grad_left, grad_right = gradients(KERNELS[name], left, right)
     assert paired_iou_rotated(left, right).item() == 0
     # The hull is 40 x 4 with a union of 80; the diameter joins the outer corners.
     expected = {"giou": 80 * 4 / 160**2, "diou": (2 * 30 * 1616 - 2 * 40 * 900) / 1616**2}[name]
@@ -179,80 +179,80 @@ def test_upright_boxes_equal_torchvision_where_the_definitions_do() -> None:
     )
 
 
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", KERNELS)
 def test_boxes_without_area_pull_too(name: str) -> None:
     flat = torch.tensor([[0.0, 0.0, 0.0, 4.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
     box = torch.tensor([[20.0, 0.0, 10.0, 4.0, 0.0]] * 2)
-    for measure in (SERVED[name], REFERENCES[name]):
+    for measure in (KERNELS[name], REFERENCES[name]):
         value = measure(flat, box)
         assert bool(((value < 0) & (value >= -1)).all())
-    grad = gradients(SERVED[name], flat, box)[0]
+    grad = gradients(KERNELS[name], flat, box)[0]
     assert bool(grad.isfinite().all()) and bool((grad[:, 0] > 0).all())
 
 
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", KERNELS)
 def test_negative_sides_count_as_zero_and_stay(name: str) -> None:
     box = torch.tensor([[20.0, 0.0, 10.0, 4.0, 30.0]], dtype=torch.float64)
     negative = torch.tensor([[0.0, 0.0, -3.0, 4.0, 0.0]], dtype=torch.float64)
     zero = negative.clamp(min=0)
-    for measure in (SERVED[name], REFERENCES[name]):
+    for measure in (KERNELS[name], REFERENCES[name]):
         assert torch.equal(measure(negative, box), measure(zero, box))
-    assert gradients(SERVED[name], negative, box)[0][0, 2].item() == 0.0
+    assert gradients(KERNELS[name], negative, box)[0][0, 2].item() == 0.0
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", KERNELS)
 def test_nonsense_boxes_give_minus_one_without_gradient(name: str, dtype: torch.dtype) -> None:
     good = torch.tensor([[5.0, 5.0, 4.0, 2.0, 30.0]], dtype=dtype).expand(15, 5)
     bad = good.clone()
     for row in range(15):
         bad[row, row % 5] = (float("nan"), float("inf"), -float("inf"))[row // 5]
     for pair in ((good, bad), (bad, good)):
-        for measure in (SERVED[name], REFERENCES[name]):
+        for measure in (KERNELS[name], REFERENCES[name]):
             assert torch.equal(measure(*pair), torch.full((15,), -1, dtype=dtype))
-        for grad in gradients(SERVED[name], *pair):
+        for grad in gradients(KERNELS[name], *pair):
             assert bool((grad == 0).all())
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", KERNELS)
 def test_extreme_sizes_stay_in_range_with_finite_gradients(name: str, dtype: torch.dtype) -> None:
     limits = torch.finfo(dtype)
     sizes = (limits.tiny, limits.smallest_normal * 1e-3, 1e-20, 1e20, limits.max / 4)
     rows = [[x, 0.0, w, h, 20.0] for x in sizes for w in sizes for h in sizes]
     boxes1 = torch.tensor(rows, dtype=dtype)
     boxes2 = boxes1.flip(0)
-    for measure in (SERVED[name], REFERENCES[name]):
+    for measure in (KERNELS[name], REFERENCES[name]):
         value = measure(boxes1, boxes2)
         assert bool(((value >= -1) & (value <= 1)).all())
-    for grad in gradients(SERVED[name], boxes1, boxes2):
+    for grad in gradients(KERNELS[name], boxes1, boxes2):
         assert bool(grad.isfinite().all())
 
 
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", KERNELS)
 def test_degenerate_pairs_in_one_place_are_zero(name: str) -> None:
     point = torch.zeros(1, 5)
-    for measure in (SERVED[name], REFERENCES[name]):
+    for measure in (KERNELS[name], REFERENCES[name]):
         assert measure(point, point).item() == 0
-    for grad in gradients(SERVED[name], point, point):
+    for grad in gradients(KERNELS[name], point, point):
         assert bool((grad == 0).all())
 
 
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", KERNELS)
 def test_ascent_brings_two_boxes_together(name: str) -> None:
     target = torch.tensor([[60.0, 40.0, 30.0, 12.0, 25.0]], dtype=torch.float64)
     box = torch.tensor([[0.0, 0.0, 14.0, 9.0, -10.0]], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([box], lr=0.5)
     for _ in range(400):
         optimizer.zero_grad()
-        (1 - SERVED[name](box, target)).sum().backward()
+        (1 - KERNELS[name](box, target)).sum().backward()
         optimizer.step()
     assert paired_iou_rotated(box.detach(), target).item() > 0.8
 
 
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", KERNELS)
 def test_layouts_half_and_empty(name: str) -> None:
-    measure = SERVED[name]
+    measure = KERNELS[name]
     boxes1, boxes2 = box_pairs("random", 20, torch.float32)
     strided1, strided2 = boxes1.t().contiguous().t(), boxes2.repeat(2, 1)[::2]
     assert torch.equal(measure(strided1, boxes2), measure(boxes1, boxes2))
@@ -269,10 +269,10 @@ def test_layouts_half_and_empty(name: str) -> None:
     assert empty.grad is not None and empty.grad.shape == (0, 5)
 
 
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", KERNELS)
 def test_second_derivative_is_refused(name: str) -> None:
     boxes1, boxes2 = box_pairs("random", 3, torch.float64)
     boxes1.requires_grad_()
-    (grad,) = torch.autograd.grad(SERVED[name](boxes1, boxes2).sum(), boxes1, create_graph=True)
+    (grad,) = torch.autograd.grad(KERNELS[name](boxes1, boxes2).sum(), boxes1, create_graph=True)
     with pytest.raises(NotImplementedError, match=f"paired_{name}_rotated has no second"):
         grad.sum().backward()

@@ -121,6 +121,9 @@ def convert_mmrotate_state_dict(state_dict: Mapping[str, Tensor]) -> ConvertedSt
 
 
 def _head_of_mmrotate(state_dict: Mapping[str, Tensor]) -> ForeignNames | None:
+    for head in known_heads():
+        if head.stages and any(name.startswith(tuple(head.stages)) for name in state_dict):
+            return head
     return find_foreign_head(
         n.removeprefix(_HEAD_PREFIX) for n in state_dict if n.startswith(_HEAD_PREFIX)
     )
@@ -141,7 +144,7 @@ def find_foreign_head(names: Iterable[str]) -> ForeignNames | None:
         names: mmrotate's names below ``bbox_head.``.
     """
     modules = {name.partition(".")[0] for name in names}
-    for head in known_heads():
+    for head in (head for head in known_heads() if not head.stages):
         if any(ours == "class_predictor" and m in modules for m, ours in head.modules.items()):
             return head
     return None
@@ -154,8 +157,12 @@ def find_own_head(names: Iterable[str]) -> ForeignNames | None:
     """
     modules = {name.split(".")[1] for name in names if name.startswith(_OWN_HEAD_PREFIX)}
     modules -= _COMMON_MODULES
-    fitting = [head for head in known_heads() if modules and modules <= {*head.modules.values()}]
+    fitting = [head for head in known_heads() if modules and modules <= _own_modules(head)]
     return min(fitting, key=lambda head: len(head.modules), default=None)
+
+
+def _own_modules(head: ForeignNames) -> set[str]:
+    return {name.partition(".")[0] for name in (*head.modules.values(), *head.stages.values())}
 
 
 def convert_head_name(name: str, head: ForeignNames) -> str | None:
@@ -209,6 +216,10 @@ def convert_mmrotate_name(
     for theirs, ours in _PREFIXES.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
+    for theirs, ours in ({} if head is None else head.stages).items():
+        if head is not None and name.startswith(theirs):
+            head_name = convert_head_name(name.removeprefix(theirs), head)
+            return None if head_name is None else f"head.{ours}{head_name}"
     if name.startswith(_HEAD_PREFIX):
         if head is None:
             return None

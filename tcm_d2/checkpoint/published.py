@@ -154,7 +154,7 @@ def _set_neck(
 
 
 def _set_head(cfg: CfgNode, state: Mapping[str, Tensor], model: Section) -> None:
-    section, head = _section(model, "bbox_head"), cfg.MODEL.ROTATED_HEAD
+    section, head = _head_section(model), cfg.MODEL.ROTATED_HEAD
     names = find_own_head(state)
     head.NAME = next(n for n, h in ROTATED_HEAD_REGISTRY if getattr(h, "foreign_names", 0) is names)
     towers = [name for name in state if name.startswith("head.class_tower.")]
@@ -175,6 +175,22 @@ def _set_head(cfg: CfgNode, state: Mapping[str, Tensor], model: Section) -> None
     head.SCORE_THRESH = float(test.get("score_thr", head.SCORE_THRESH))
     head.NMS_THRESH = float(nms.get("iou_thr", nms.get("iou_threshold", head.NMS_THRESH)))
     head.MAX_DETECTIONS = test.get("max_per_img", head.MAX_DETECTIONS)
+
+
+def _head_section(model: Section) -> Section:
+    """Return the head's section; of S2A-Net the first stage's, whose coder is the second's too."""
+    for first, second in (("bbox_head_init", "bbox_head_refine"), ("fam_head", "odm_head")):
+        if first in model:
+            section, refine = _section(model, first), model.get(second)
+            stages = list(refine) if isinstance(refine, (list, tuple)) else [refine]
+            if len(stages) != 1 or not isinstance(stages[0], Mapping):
+                raise ValueError(f"{second}: expected one stage, got {len(stages)}")
+            for key in ("angle_version", "angle_range", "norm_factor", "edge_swap", "proj_xy"):
+                values = [_section(stage, "bbox_coder").get(key) for stage in (section, stages[0])]
+                if values[0] != values[1]:
+                    raise ValueError(f"bbox_coder.{key}: expected one of all stages, got {values}")
+            return section
+    return _section(model, "bbox_head")
 
 
 def _check_points(state: Mapping[str, Tensor], section: Section) -> None:
@@ -205,9 +221,10 @@ def _set_anchors(cfg: CfgNode, anchors: Section, coder: Section) -> None:
             f"{anchors.get('strides')!r}"
         )
     _expect(anchors, "center_offset", 0.0, default=0.0)
-    if "octave_base_scale" not in anchors:
-        raise ValueError("anchor_generator: expected octave_base_scale and scales_per_octave")
-    head.ANCHOR_SIDE_STRIDES = float(anchors["octave_base_scale"])
+    scales = list(anchors.get("scales", ()))
+    if "octave_base_scale" not in anchors and len(scales) != 1:
+        raise ValueError("anchor_generator: expected octave_base_scale, or one of scales")
+    head.ANCHOR_SIDE_STRIDES = float(anchors.get("octave_base_scale", *scales))
     head.ANCHOR_SCALES_PER_OCTAVE = int(anchors.get("scales_per_octave", 1))
     head.ANCHOR_RATIOS = [float(ratio) for ratio in anchors.get("ratios", ())]
 

@@ -88,6 +88,22 @@ def anchor_text(
     )
 
 
+def s2anet_text(*, is_0x: bool = False) -> str:
+    """Return the text of S2A-Net, le135."""
+    text = anchor_text("S2AHead", "le135", is_0x=is_0x)
+    first, second = ("fam_head", "odm_head") if is_0x else ("bbox_head_init", "bbox_head_refine")
+    start = text.index("    bbox_head=dict(")
+    end = text.index("    test_cfg=")
+    octaves = (
+        "octave_base_scale=4,\n            scales_per_octave=3,\n            ratios=[1.0, 0.5, 2.0]"
+    )
+    head = text[start:end].replace(octaves, "scales=[4],\n            ratios=[1.0]")
+    assert "scales=[4]" in head
+    stage = head.strip().removeprefix("bbox_head=").rstrip(",")
+    refine = stage if is_0x else f"[{stage}]"
+    return f"{text[:start]}    {first}={stage},\n    {second}={refine},\n{text[end:]}"
+
+
 def fcos_text(*, is_0x: bool = False, more: str = "") -> str:
     """Return the text of rotated FCOS.
 

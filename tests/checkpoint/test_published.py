@@ -16,9 +16,10 @@ from tcm_d2 import Detector
 from tcm_d2.checkpoint.load import load_weights
 from tcm_d2.checkpoint.published import published_config
 from tcm_d2.modeling.detector import RotatedOneStageDetector
+from tcm_d2.modeling.heads.s2anet import RotatingConv
 from tcm_d2.weight_files.python_values import read_python_values
 from tcm_d2.weight_files.reading import read_weight_file
-from tests.checkpoint.published_text import anchor_text, fcos_text
+from tests.checkpoint.published_text import anchor_text, fcos_text, s2anet_text
 from tests.conftest import REPO_DIR
 from tests.weight_files.foreign import save_as_mmengine
 
@@ -64,6 +65,8 @@ def detector_state(kind: str, *, num_classes: int = 15) -> dict[str, Tensor]:
     for index in range(5):
         in_channels = 256 if index == 3 and kind != "fcos" else 32
         add(f"neck.fpn_convs.{index}.conv", 32, in_channels, 3)
+    if kind.startswith("s2anet"):
+        return {**state, **s2anet_state(is_0x="0x" in kind)}
     for tower in ("cls_convs", "reg_convs"):
         add(f"bbox_head.{tower}.0.conv", 32, 32, 3)
         if kind == "fcos":
@@ -78,6 +81,27 @@ def detector_state(kind: str, *, num_classes: int = 15) -> dict[str, Tensor]:
     num_anchors = 1 if kind == "retinanet_of_one_anchor" else 9
     add("bbox_head.retina_cls", num_anchors * num_classes, 32, 3)
     add("bbox_head.retina_reg", num_anchors * 5, 32, 3)
+    return state
+
+
+def s2anet_state(*, is_0x: bool) -> dict[str, Tensor]:
+    """Return a narrow S2A-Net head in the names of mmrotate 0.x or 1.x."""
+    first, second, align = ("bbox_head_init", "bbox_head_refine.0", "feat_refine_module")
+    align = f"{second}.{align}"
+    if is_0x:
+        first, second, align = "fam_head", "odm_head", "align_conv"
+    state = {
+        f"{align}.deform_conv.weight": torch.randn(32, 32, 3, 3),
+        f"{second}.or_conv.weight": torch.randn(4, 32, 1, 3, 3),
+        f"{second}.or_conv.bias": torch.zeros(32),
+        f"{second}.or_conv.indices": RotatingConv(32, 32).indices,
+    }
+    for stage in (first, second):
+        sizes = {"retina_cls": 15, "retina_reg": 5, "cls_convs.0.conv": 32, "reg_convs.0.conv": 32}
+        for name, size in sizes.items():
+            in_channels = 4 if stage == second and name.startswith("cls_convs") else 32
+            state[f"{stage}.{name}.weight"] = torch.randn(size, in_channels, 3, 3)
+            state[f"{stage}.{name}.bias"] = torch.zeros(size)
     return state
 
 
@@ -124,6 +148,16 @@ def test_atss_of_the_zoo_is_a_retinanet_with_one_anchor(tmp_path: Path) -> None:
     head = config_of(tmp_path, "retinanet_of_one_anchor", text).MODEL.ROTATED_HEAD
     assert (head.NAME, head.NUM_CLASSES) == ("RotatedRetinaNetHead", 15)
     assert head.ANCHOR_RATIOS == [1.0]
+
+
+@pytest.mark.parametrize("is_0x", [False, True])
+def test_names_of_both_versions_of_s2anet(tmp_path: Path, is_0x: bool) -> None:
+    cfg = config_of(tmp_path, "s2anet_of_0x" if is_0x else "s2anet", s2anet_text(is_0x=is_0x))
+    assert cfg.MODEL.ROTATED_HEAD.NAME == "RotatedS2ANetHead"
+    model = RotatedOneStageDetector(cfg)
+    tensors = read_weight_file(tmp_path / "w.pth").tensors
+    report = load_weights(model, tensors, source="w.pth", require_all_parameters=True)
+    assert report.unexpected == [] and report.mismatched == []
 
 
 @pytest.mark.parametrize("is_0x", [False, True])

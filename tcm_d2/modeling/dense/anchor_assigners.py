@@ -32,7 +32,7 @@ from tcm_d2.modeling.dense.anchor_pairs import (
 from tcm_d2.modeling.dense.anchors import AnchorGrid
 from tcm_d2.modeling.dense.point_assigner import Assignment
 from tcm_d2.modeling.dense.reference_iou import MIN_SIDE_PX, reference_iou, to_reference_form
-from tcm_d2.ops import paired_iou_rotated
+from tcm_d2.ops import box_iou_rotated, paired_iou_rotated
 
 IOU_ROUNDINGS = ("reference", "exact")
 # Of ASSIGNER_IOU, a key of ATSS and RetinaNet; files that reproduce mmrotate say "reference".
@@ -262,14 +262,42 @@ class MaxIoUAssigner:
             boxes: ground truths (M_i, 5) of each image, image pixels.
         """
         all_boxes = torch.cat(boxes)
-        first_key = _first_keys(boxes, len(grid.boxes))
         if len(all_boxes) == 0:
-            return AnchorAssignment(first_key, first_key, first_key)
-        num_keys = len(boxes) * len(grid.boxes)
+            return self._from_pairs(None, boxes, len(grid.boxes))
         if self.iou_rounding == "reference":
             pairs = self._reference_pairs(grid, all_boxes)
         else:
             pairs = self._exact_pairs(grid, all_boxes.float())
+        return self._from_pairs(pairs, boxes, len(grid.boxes))
+
+    @torch.no_grad()
+    def assign_boxes(self, anchors: Tensor, boxes: list[Tensor]) -> AnchorAssignment:
+        """Return the same for anchors that lie anywhere, with exact IoU of all M x R pairs.
+
+        Args:
+            anchors: (N, R, 5) of each image.
+            boxes: ground truths (M_i, 5) of each image, image pixels.
+        """
+        found, num_before = [], 0
+        for image_anchors, image_boxes in zip(anchors, boxes, strict=True):
+            iou = box_iou_rotated(image_boxes.float(), image_anchors.float())  # (M_i, R)
+            best = iou.amax(dim=1, keepdim=True)
+            chosen = (iou >= self.negative_iou) | ((iou == best) & (best > 0))
+            owner, anchor = chosen.nonzero(as_tuple=True)
+            found.append(Pairs(owner + num_before, anchor, iou[owner, anchor]))
+            num_before += len(image_boxes)
+        pairs = join_pairs(found, anchors.device) if num_before else None
+        return self._from_pairs(pairs, boxes, anchors.shape[1])
+
+    def _from_pairs(
+        self, pairs: Pairs | None, boxes: list[Tensor], num_anchors: int
+    ) -> AnchorAssignment:
+        """Return the assignment by pairs of IoU >= negative_iou and every object's best ones."""
+        all_boxes = torch.cat(boxes)
+        first_key = _first_keys(boxes, num_anchors)
+        if pairs is None:
+            return AnchorAssignment(first_key, first_key, first_key)
+        num_keys = len(boxes) * num_anchors
         best_iou = pairs.best_iou(len(all_boxes))
         is_best = (pairs.iou == best_iou[pairs.owner]) & (pairs.iou >= self.min_positive_iou)
         key = first_key[pairs.owner] + pairs.anchor

@@ -106,7 +106,12 @@ class DeltaBoxCoder:
         )
 
     def decode(
-        self, anchors: Tensor, deltas: Tensor, *, image_size_hw: tuple[int, int] | None = None
+        self,
+        anchors: Tensor,
+        deltas: Tensor,
+        *,
+        image_size_hw: tuple[int, int] | None = None,
+        is_canonical: bool = True,
     ) -> Tensor:
         """Return the canonical boxes (R, 5) that ``deltas`` describe. Gradients flow to ``deltas``.
 
@@ -116,6 +121,7 @@ class DeltaBoxCoder:
             image_size_hw: moves centres outside the image onto its border, to [0, W - 1] and
                 [0, H - 1]. The source does so in prediction (not in training); the boxes still
                 reach over the border.
+            is_canonical: False leaves the width that of the anchor, also where it is shorter.
         """
         dx, dy, dw, dh, turn = deltas.unbind(dim=1)
         along_w, along_h = dx * anchors[:, 2], dy * anchors[:, 3]
@@ -136,11 +142,17 @@ class DeltaBoxCoder:
             anchors[:, 3] * dh.clamp(-limit, limit).exp(),
             anchors[:, 4] - torch.rad2deg(turn * self.turn_unit_rad),
         ]
+        if not is_canonical:
+            return torch.stack([*boxes[:4], wrap_angle_deg(boxes[4])], dim=1)
         return canonicalize_boxes(torch.stack(boxes, dim=1))
+
+    def clockwise_rad(self, anchors: Tensor) -> Tensor:
+        """Return the clockwise angle (...) of anchors (..., 5), in the range of this form."""
+        return torch.deg2rad(self._wrap_deg(-anchors[..., 4]))
 
     def _anchor_axes(self, anchors: Tensor) -> tuple[Tensor, Tensor]:
         """Return cosine and sine of the anchors' clockwise angle."""
-        angle_rad = torch.deg2rad(self._wrap_deg(-anchors[:, 4]))
+        angle_rad = self.clockwise_rad(anchors)
         return angle_rad.cos(), angle_rad.sin()
 
     def _sides_and_turn_deg(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,6 +7,7 @@ image over all levels, M ground truths of one image, Q candidates of one image.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from detectron2.config import CfgNode
@@ -41,11 +42,14 @@ class ForeignNames(NamedTuple):
         modules: mmrotate's names of the other modules, and ours; what becomes ``class_predictor``
             tells mmrotate's heads apart.
         layers_per_block: of a tower: convolution, (norm,) activation.
+        stages: of a head of several stages, that has no names below ``bbox_head.``: what its names
+            begin with there, and here below ``head.``.
     """
 
     title: str
     modules: Mapping[str, str]
     layers_per_block: int
+    stages: Mapping[str, str] = MappingProxyType({})
 
 
 class RotatedHead(Protocol):

@@ -58,6 +58,13 @@ demo: $(PACKAGE) ## train and evaluate on the embedded data set (MODEL=tcm_fcos)
 test: $(PACKAGE) ## run the whole test suite (PYTEST_ARGS="-k ops")
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
+faults: $(PACKAGE) ## hostile files, kills and a large scene, the long run (a quarter of an hour)
+	@$(PY) -m pytest -q tests/faults tests/engine/test_mishaps.py tests/engine/test_kill.py
+	@$(PY) -m tests.faults.hostile_rasters --minutes 4
+	@$(PY) -m tests.faults.hostile_weights --minutes 2
+	@$(PY) -m tests.faults.killed_runs --minutes 2
+	@$(PY) -m tests.faults.large_scene
+
 lint: $(PACKAGE) ## check format, ruff, mypy and clang-format
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .

@@ -224,7 +224,9 @@ def make_taller(content: bytes, factor: int) -> bytes | None:
     return bytes(data)
 
 
-def measure(path: Path, read: Callable[[Path], Any] = try_file) -> tuple[str, float, float]:
+def measure(
+    path: Path, read: Callable[[Path], Any] = try_file, *, max_seconds: float = MAX_SECONDS
+) -> tuple[str, float, float]:
     """Return what became of a file in a child process, and its seconds and megabytes.
 
     The outcome is what ``read`` returned, "killed", "too slow", or the error.
@@ -236,7 +238,7 @@ def measure(path: Path, read: Callable[[Path], Any] = try_file) -> tuple[str, fl
     child.start()
     theirs.close()
     try:
-        if not ours.poll(MAX_SECONDS):
+        if not ours.poll(max_seconds):
             return "too slow", time.monotonic() - started, 0.0
         outcome, memory_mb = ours.recv()
     except EOFError:
@@ -303,7 +305,9 @@ def run_campaign(
             path.write_bytes(mutate(source.read_bytes(), rng))
             paths.append(path)
             number += 1
-        outcome, _, memory_mb = measure(folder, lambda _, paths=paths: _try_many(paths, read))
+        outcome, _, memory_mb = measure(
+            folder, lambda _, paths=paths: _try_many(paths, read), max_seconds=10 * MAX_SECONDS
+        )
         if "|" not in outcome:
             # One of them killed or stopped the child: one by one.
             for path in paths:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -76,7 +77,15 @@ def _dict_in_itself(path: Path) -> None:
     torch.save(content, path)
 
 
-@pytest.mark.parametrize("make", [_deflated_bomb, _record_names_twice, _dict_in_itself])
+def _huge_memo_number(path: Path) -> None:
+    """Room for 2**32 objects was made, 32 GB: found by five damaged bytes of an old file."""
+    start = b"".join(pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {}))
+    path.write_bytes(start + b"\x80\x02}r" + struct.pack("<I", 2**31) + b"cx\ny\n.")
+
+
+@pytest.mark.parametrize(
+    "make", [_deflated_bomb, _record_names_twice, _dict_in_itself, _huge_memo_number]
+)
 def test_hostile_archives_are_refused_soon(tmp_path: Path, make: Callable[[Path], None]) -> None:
     path = tmp_path / "w.pth"
     make(path)

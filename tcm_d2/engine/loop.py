@@ -113,6 +113,10 @@ def train(experiment: Experiment, *, resume: bool) -> Results:
     start_iter = _load_start(checkpointer, trainer, experiment.weights, resume)
     if average is not None and start_iter == 0:
         average.restart()
+    if start_iter >= training.max_iter and comm.is_main_process():
+        # Killed between the last iteration's checkpoint and the final one: no step is left to
+        # write it.
+        checkpointer.save("model_final", iteration=start_iter - 1)
     training.loader.start_iteration = start_iter
     trainer.train(start_iter, training.max_iter)
     return results

@@ -67,3 +67,15 @@ def test_weights_with_nan_are_refused(tmp_path: Path) -> None:
     torch.save({"model": state}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match=r"1 tensors hold NaN, like head\.weight"):
         train(make_experiment(tmp_path, weights=str(tmp_path / "w.pth")), resume=False)
+
+
+def test_killed_just_before_the_final_model(tmp_path: Path) -> None:
+    """After the checkpoint of the last iteration nothing was left to do, and no final written."""
+    train(make_experiment(tmp_path), resume=False)
+    expected = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    (tmp_path / "model_final.pth").unlink()
+    (tmp_path / "last_checkpoint").write_text("model_0000007.pth")
+    train(make_experiment(tmp_path), resume=True)
+    got = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert expected.keys() == got.keys() and got["iteration"] == 7
+    assert all(torch.equal(value, got["model"][name]) for name, value in expected["model"].items())

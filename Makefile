@@ -16,6 +16,15 @@ MODEL ?= tcm_fcos
 DEMO_DIR ?= output/demo
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+# Processes that share the test files; each computes with one thread.
+TEST_WORKERS ?= -n auto --maxprocesses=4 --dist loadfile
+# What answers "did I break it" in a minute: each part of the library once, on small inputs.
+QUICK_TESTS := tests/test_architecture.py tests/test_public_api.py tests/config tests/structures \
+  tests/layers tests/ops/test_iou.py tests/ops/test_nms.py tests/ops/test_gradients.py \
+  tests/modeling/test_seats.py tests/modeling/test_one_stage.py tests/modeling/test_losses_by_name.py \
+  tests/data/test_mapper.py tests/data/dota tests/evaluation/scoring tests/evaluation/files \
+  tests/evaluation/test_merge.py tests/engine/test_loop.py tests/inference/test_seams.py \
+  tests/parity/test_golden_conversions.py tests/parity/test_golden_fcos_head.py
 BENCH_ARGS ?= ops
 
 PY := $(VENV)/bin/python
@@ -42,7 +51,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test lint format bench pretrained docs env clean distclean FORCE
+.PHONY: help install demo test quick faults lint format bench pretrained docs env clean distclean FORCE
 
 help: ## list the targets
 	@echo "Targets (set-up happens where something is missing):"
@@ -56,7 +65,10 @@ demo: $(PACKAGE) ## train and evaluate on the embedded data set (MODEL=tcm_fcos)
 	@$(PY) tools/demo_embedded.py --output $(DEMO_DIR) --model $(MODEL) $(DEMO_ARGS)
 
 test: $(PACKAGE) ## run the whole test suite (PYTEST_ARGS="-k ops")
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest $(TEST_WORKERS) $(PYTEST_ARGS)
+
+quick: lint ## lint and the tests that answer "did I break it"
+	@$(PY) -m pytest -q $(TEST_WORKERS) $(QUICK_TESTS)
 
 faults: $(PACKAGE) ## hostile files, kills and a large scene, the long run (a quarter of an hour)
 	@$(PY) -m pytest -q tests/faults tests/engine/test_mishaps.py tests/engine/test_kill.py

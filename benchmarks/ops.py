@@ -4,9 +4,9 @@
     python tools/benchmark.py ops --mmcv-source onedl_mmcv-2.3.6 --json ops.json
 
 Peers: mmcv (installed, or the CPU files of its unpacked source distribution, which are compiled in
-a minute), shapely with an STRtree, OpenCV, torchvision, and the reference implementations. One that
-is not there is left out. The calls of a row take turns; the times are medians, after a first call
-that also tells the peak of the memory. "limit" is what the machine would need at the least: the
+a minute), shapely with an STRtree, OpenCV, torchvision, and our own in plain torch. One that is not
+there is left out. The calls of a row take turns; the times are medians, after a first call that
+also tells the peak of the memory. "limit" is what the machine would need at the least: the
 arithmetic at the rate of its float64 matrix product, or the bytes at the rate of a copy, whichever
 is longer. "x limit" is how far away the measured time is.
 """

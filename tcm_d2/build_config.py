@@ -25,7 +25,7 @@ SWITCH = "TCM_D2_CUDA"
 SYSTEM_ROOT = Path("/usr/local")
 CXX_NAMES = ("c++", "g++", "clang++")
 
-# One architecture keeps the build short; its PTX serves later GPUs too. torch 2.6 and later and
+# One architecture keeps the build short; its PTX runs on later GPUs too. torch 2.6 and later and
 # CUDA 13 all know it.
 DEFAULT_ARCHITECTURES = "8.0+PTX"
 

@@ -27,7 +27,7 @@ FLOORS = {
     "evaluation": 4,
     "checkpoint": 4,
     "cpu": 4,
-    "export": 5,
+    "export": 4,
     "inference": 5,
     "report": 5,
     # Above inference: evaluation can look at several views of an image, as inference does.
@@ -35,7 +35,7 @@ FLOORS = {
     "cli": 7,
 }
 # Rooms of one floor that may see another one there.
-NEIGHBOURS = {("synthetic", "data"), ("inference", "export"), ("weight_files", "messages")}
+NEIGHBOURS = {("synthetic", "data"), ("weight_files", "messages")}
 # Modules directly below tcm_d2 are command lines or build helpers: nothing imports them but their
 # own kind and tools.
 TOP_FLOOR = 7

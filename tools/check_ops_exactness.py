@@ -141,7 +141,9 @@ def report(args: argparse.Namespace) -> tuple[str, list[str]]:
     boxes = run_families(args.pairs, args.seed)
     quad_tallies = run_quads(-(-args.pairs // QUAD_SHARE), args.seed)
     bits = np.finfo(oracle.Real).nmant + 1
-    kernels = "compiled kernels" if extension_status().cpu else "plain-torch twins"
+    kernels = (
+        "compiled kernels" if extension_status().cpu else "reference implementations in plain torch"
+    )
     promises = sorted({name for tally in boxes.values() for name in tally.broken})
     parts = [
         f"Operators: {kernels}, torch {torch.__version__}. Oracle: clipping of vertex lists in "

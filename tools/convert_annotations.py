@@ -16,13 +16,14 @@ the images into mine/images and check: tools/validate_dataset.py --root mine.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from tcm_d2.cli.options import parse_options
+from tcm_d2.config.registries import add_import_option, import_user_parts
 from tcm_d2.data.conversion import (
     TARGET_FORMAT,
     convert_annotations,
@@ -31,6 +32,8 @@ from tcm_d2.data.conversion import (
 )
 from tcm_d2.data.formats.contract import AUTO, all_formats
 from tcm_d2.data.formats.reading import AngleUnit, Bbox5, OnError, Polygons, ReadOptions
+
+_OLD_WORDS = {"--image-dir": "--images", "--out": "--output"}
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -41,9 +44,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--format", default=AUTO, metavar="NAME", help=f"of the annotations ({AUTO})")
     add("--annotations", type=Path, metavar="PATH", help="file or folder")
-    add("--output", "--out", type=Path, metavar="DIR", help="for the files written")
+    add("--output", type=Path, metavar="DIR", help="for the files written")
     add("--to", default=TARGET_FORMAT, metavar="NAME", help=f"format to write ({TARGET_FORMAT})")
-    add("--images", "--image-dir", type=Path, metavar="DIR", help="the images, for their sizes")
+    add("--images", type=Path, metavar="DIR", help="the images, for their sizes")
     names = parser.add_mutually_exclusive_group()
     names.add_argument(
         "--classes", nargs="+", metavar="NAME", help="in the order of the indices, from 0"
@@ -63,24 +66,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--angle-unit", choices=get_args(AngleUnit), help="where it is not the format's own")
     add("--bbox5", choices=get_args(Bbox5), help="what a COCO bbox of five values means")
-    add("--import", dest="modules", type=Path, nargs="+", default=[], metavar="FILE",
-        help="Python files that register formats of your own")  # fmt: skip
+    add_import_option(parser)
     add("--list-formats", action="store_true", help="show all formats and end")
-    args = parser.parse_args(arguments)
+    args = parse_options(parser, arguments, old_words=_OLD_WORDS)
     if not args.list_formats and (args.annotations is None or args.output is None):
         parser.error("give --annotations and --output")
     return args
-
-
-def import_files(paths: Sequence[Path]) -> None:
-    """Run Python files, which register their formats."""
-    for path in paths:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None or not path.is_file():
-            raise ValueError(f"--import: expected a Python file, got {path}")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
 
 
 def list_formats() -> str:
@@ -97,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        import_files(args.modules)
+        import_user_parts(args.imports)
         if args.list_formats:
             print(list_formats())
             return 0

@@ -5,7 +5,7 @@
     python tools/validate_dataset.py --images IMAGES --labels LABELTXT --classes dota-v1.0 \\
         --output output/check --num-pictures 12
 
-Looks for files that cannot be read or have no partner, class names that are unknown (with near
+Looks for files that cannot be read or are unmatched, class names that are unknown (with near
 matches), lines and quads that mean nothing, objects outside the image, written twice or too small,
 and scores the labels as if they were detections, which must give 1.0. Prints a report; --output
 also writes report.txt, report.json and drawings of a sample. Exit status: 0 nothing wrong, 1 errors

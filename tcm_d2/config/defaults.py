@@ -79,7 +79,7 @@ def _add_clip_keys(cfg: CfgNode) -> None:
 def _add_tcm_keys(cfg: CfgNode) -> None:
     # --- TCM (modeling/tcm) ---
     cfg.MODEL.TCM = CfgNode()
-    # False gives the plain CLIP-ResNet rotated detector: the honest baseline.
+    # False gives the plain CLIP-ResNet rotated detector: the baseline without TCM.
     cfg.MODEL.TCM.ENABLED = True
     # Class prompts in label order; the head has one output per prompt.
     cfg.MODEL.TCM.CLASS_NAMES = list(DOTA_V1_PROMPTS)

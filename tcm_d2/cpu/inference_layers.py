@@ -194,7 +194,7 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def _packed_kernel(conv: nn.Conv2d, x: Tensor, dtype: torch.dtype) -> tuple[int, ...] | None:
-    """Return the kernel's size if packed weights serve this convolution, else None."""
+    """Return the kernel's size if packed weights fit this convolution, else None."""
     if x.dim() != 4 or not is_packable(conv) or not _can_pack(x, dtype):
         return None
     if conv.kernel_size == (3, 3) and not prefers_conv3x3_packed(*x.shape[1:]):
@@ -205,7 +205,7 @@ def _packed_kernel(conv: nn.Conv2d, x: Tensor, dtype: torch.dtype) -> tuple[int,
 def is_float32_as_fast(x: Tensor) -> bool:
     """Return whether 3x3 convolutions under autocast to bfloat16 may as well run in float32.
 
-    They do where ours serve: these multiply in float32 anyway.
+    They do where ours are used: these multiply in float32 anyway.
     """
     return compute_dtype(x) == torch.bfloat16 and _can_pack(x, torch.bfloat16)
 

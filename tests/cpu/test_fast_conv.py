@@ -51,7 +51,7 @@ def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def both_convs(*, bias: bool = True, channels: int = 32) -> tuple[nn.Conv2d, nn.Conv2d]:
-    """Return a convolution that is served, and its plain copy."""
+    """Return a convolution that is accelerated, and its plain copy."""
     plain = nn.Conv2d(channels, 48, 3, padding=1, bias=bias)
     fast = copy.deepcopy(plain)
     accelerate(fast)

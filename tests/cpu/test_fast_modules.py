@@ -299,7 +299,7 @@ def test_gradient_in_eval_after_a_cached_call(pool: DenseAttentionPool) -> None:
 
 
 @pytest.mark.skipif(
-    not has_fast_kernels(torch.bfloat16), reason="needs kernels of ours that serve bfloat16"
+    not has_fast_kernels(torch.bfloat16), reason="needs kernels of ours for bfloat16"
 )
 @torch.no_grad()
 def test_head_towers_stay_in_float32_under_autocast_where_that_is_as_fast(

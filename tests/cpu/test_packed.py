@@ -1,4 +1,4 @@
-"""Linear layers with packed weights, kernel and twin against float64; where kernels are fast."""
+"""Linear layers with packed weights against float64, and where kernels are fast."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ DTYPES = tuple(MAP_TOLERANCES)
 INF, NAN = float("inf"), float("nan")
 
 needs_kernels = pytest.mark.skipif(
-    not has_kernels(), reason="the twins rely on the public functions for checks"
+    not has_kernels(),
+    reason="the reference implementations rely on the public functions for checks",
 )
 needs_bfloat16_factors = pytest.mark.skipif(
     factor_dtype(torch.bfloat16) != torch.bfloat16,
@@ -37,7 +38,7 @@ needs_bfloat16_factors = pytest.mark.skipif(
 )
 
 
-def twin_linear(
+def reference_linear(
     x: Tensor,
     weight: PackedWeight,
     *,
@@ -50,7 +51,7 @@ def twin_linear(
     return out
 
 
-LINEAR: dict[str, Callable[..., Tensor]] = {"served": linear_packed, "twin": twin_linear}
+LINEAR: dict[str, Callable[..., Tensor]] = {"kernel": linear_packed, "reference": reference_linear}
 
 
 def linear_weight(num_outputs: int, num_inputs: int) -> Tensor:

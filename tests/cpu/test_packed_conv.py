@@ -1,4 +1,4 @@
-"""3x3 convolutions with packed weights: kernel and twin against float64, and where they serve."""
+"""3x3 convolutions with packed weights against float64, and where they are used."""
 
 from __future__ import annotations
 
@@ -29,14 +29,17 @@ from tests.cpu.test_packed import (
 )
 
 
-def twin_conv3x3(
+def reference_conv3x3(
     x: Tensor, weight: PackedWeight, *, bias: Tensor | None, relu: bool = False
 ) -> Tensor:
     panels, num_outputs = weight
     return reference_packed.conv3x3_packed(x, panels, bias, relu, num_outputs)
 
 
-CONV3X3: dict[str, Callable[..., Tensor]] = {"served": conv3x3_packed, "twin": twin_conv3x3}
+CONV3X3: dict[str, Callable[..., Tensor]] = {
+    "kernel": conv3x3_packed,
+    "reference": reference_conv3x3,
+}
 
 
 def conv_weight(num_outputs: int, channels: int) -> Tensor:
@@ -128,7 +131,7 @@ def test_conv3x3_does_not_depend_on_the_layout(implementation: str, dtype: torch
 
 
 # Measured: 1.07 to 1.2 and 1.45 to 1.6. At the usual points, 1 and 2, it is more than twice that.
-@pytest.mark.parametrize(("implementation", "most"), [("served", 1.25), ("twin", 1.7)])
+@pytest.mark.parametrize(("implementation", "most"), [("kernel", 1.25), ("reference", 1.7)])
 def test_winograd_loses_hardly_any_digits(implementation: str, most: float) -> None:
     x, weight = torch.randn(1, 256, 16, 16).relu(), torch.randn(32, 256, 3, 3)
     exact = exact_conv3x3(x, weight, None, False)

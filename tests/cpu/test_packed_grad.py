@@ -1,4 +1,4 @@
-"""Gradients of 3x3 convolutions by packed weights: kernel and twin against torch in float64."""
+"""Gradients of 3x3 convolutions by packed weights against torch in float64."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tcm_d2.cpu.packed import (
 from tests.cpu.test_packed import assert_threads_do_not_matter, needs_kernels, rms
 
 WEIGHT_GRADS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "served": conv3x3_weight_grad,
-    "twin": reference_packed.conv3x3_weight_grad,
+    "kernel": conv3x3_weight_grad,
+    "reference": reference_packed.conv3x3_weight_grad,
 }
 # Without types in torch.
 plain_input_grad: Callable[..., Tensor] = conv2d_input
@@ -107,9 +107,9 @@ def test_weight_grad_of_all_small_maps(implementation: str) -> None:
             assert_nearly_exact(actual, exact_weight_grad(x, grad))
 
 
-# 60, 306 and 256 tiles an image; chunks are of 256. The twin is torch's own, which is coarser.
+# 60, 306 and 256 tiles an image; chunks are of 256. The reference is torch's own, which is coarser.
 @pytest.mark.parametrize("size_hw", [(37, 23), (67, 70), (64, 64)])
-@pytest.mark.parametrize(("implementation", "most"), [("served", 1e-5), ("twin", 2e-5)])
+@pytest.mark.parametrize(("implementation", "most"), [("kernel", 1e-5), ("reference", 2e-5)])
 def test_weight_grad_of_many_tiles(
     implementation: str, most: float, size_hw: tuple[int, int]
 ) -> None:
@@ -121,7 +121,7 @@ def test_weight_grad_of_many_tiles(
 
 
 # Measured: 0.66 and 1.2 times 1e-6; torch's own for maps channels last has 0.36.
-@pytest.mark.parametrize(("implementation", "most"), [("served", 1e-6), ("twin", 2e-6)])
+@pytest.mark.parametrize(("implementation", "most"), [("kernel", 1e-6), ("reference", 2e-6)])
 def test_weight_grad_loses_hardly_any_digits(implementation: str, most: float) -> None:
     for channels, num_outputs, height, width in ((272, 48, 37, 23), (16, 64, 67, 70)):
         x = torch.randn(2, channels, height, width).relu()
@@ -198,8 +198,8 @@ def test_layouts_change_without_changing_values(shape: tuple[int, ...]) -> None:
             changed = change_layout(source, layout)
             assert changed.is_contiguous(memory_format=layout) and torch.equal(changed, source)
             assert changed.dtype == source.dtype
-        twin = reference_packed.change_layout(x, layout == torch.channels_last)
-        assert twin.is_contiguous(memory_format=layout) and torch.equal(twin, x)
+        reference = reference_packed.change_layout(x, layout == torch.channels_last)
+        assert reference.is_contiguous(memory_format=layout) and torch.equal(reference, x)
 
 
 def test_maps_that_fit_already_are_not_copied() -> None:

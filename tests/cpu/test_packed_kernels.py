@@ -73,7 +73,7 @@ def run(kernels: str) -> str:
 @pytest.mark.skipif(not extension_status().loaded, reason="the extension is not built")
 @pytest.mark.parametrize("kernels", ["plain", "avx2", "avx512"])
 def test_kernels_of_every_instruction_set(kernels: str) -> None:
-    served = run(kernels)
+    tested = run(kernels)
     names = {"plain": "plain", "avx2": "AVX2", "avx512": "AVX-512"}
-    if served != names[kernels]:
-        pytest.skip(f"this processor has no {names[kernels]}; {served} was tested instead")
+    if tested != names[kernels]:
+        pytest.skip(f"this processor has no {names[kernels]}; {tested} was used instead")

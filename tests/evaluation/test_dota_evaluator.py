@@ -125,6 +125,28 @@ def test_predictions_are_merged_scored_and_written(register: Any, tmp_path: Path
     assert kept.patch_ids == list(PATCHES) and len(kept.found) == 3
 
 
+def test_blanks_in_names_are_said_at_the_start_and_cost_nothing(
+    register: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = run(
+        DotaEvaluator(register("eval_plain", labelled=True), tmp_path / "plain", **OPTIONS),
+        list(PATCHES),
+    )
+    for patch_id, (_, origin_xy, scale) in list(PATCHES.items()):
+        image_id = {"P1": "my scene", "P2": "\u6e2f\u53e3 2%20"}[patch_id[:2]]
+        monkeypatch.setitem(PATCHES, patch_id, (image_id, origin_xy, scale))
+        label = tmp_path / "labelTxt" / f"{patch_id[:2]}.txt"
+        if label.exists():
+            label.rename(label.with_name(f"{image_id}.txt"))
+    with caplog.at_level(logging.WARNING):
+        evaluator = DotaEvaluator("eval_plain", tmp_path / "out", **OPTIONS)
+    assert "2 image names hold white space" in caplog.text and "my%20scene" in caplog.text
+    assert run(evaluator, list(PATCHES))["dota"] == pytest.approx(plain["dota"], nan_ok=True)
+    rows = read_task1(tmp_path / "out" / "Task1")
+    assert rows["plane"].image_ids == ["my scene"]
+    assert (tmp_path / "out" / "Task1.zip").is_file() and (tmp_path / "out" / "ap.json").is_file()
+
+
 def test_scale_of_a_patch_is_undone(register: Any, tmp_path: Path) -> None:
     evaluator = DotaEvaluator(register("eval_scale", labelled=True), tmp_path / "out", **OPTIONS)
     evaluator.process([dataset_dict("P2__0")], [prediction(([27.5, 27.5, 15, 15, 0], 0.5, 0))])

@@ -262,13 +262,17 @@ def _parse_object(
             f"{len(fields)}: {' '.join(fields)[:80]!r}; correct or delete the line",
             "wrong number of fields",
         )
-    bad = next((text for text in fields[:8] if not _is_number(text)), None)
-    if bad is not None:
+    try:
+        quad = tuple(map(float, fields[:8]))
+        are_numbers = "_" not in "".join(fields[:8])  # Python alone reads 1_0 as ten
+    except ValueError:
+        are_numbers = False
+    if not are_numbers:
+        bad = next(text for text in fields[:8] if not _is_number(text))
         raise LabelError(
             f"expected 8 numbers in front of the class name, got {bad!r}; correct the line",
             "not a number",
         )
-    quad = tuple(map(float, fields[:8]))
     if not all(map(math.isfinite, quad)):
         raise LabelError(
             f"expected finite coordinates, got {' '.join(fields[:8])!r}; correct the line",
@@ -295,7 +299,6 @@ def _is_number(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    # Python alone reads 1_0 as ten.
     return "_" not in text
 
 

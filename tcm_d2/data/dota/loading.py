@@ -131,7 +131,7 @@ def load_dota_images(
         on_missing: "raise" or "skip" (counted) images without label and labels without image.
 
     Raises:
-        FileNotFoundError, ValueError: missing folders, no images, files without partner, bad
+        FileNotFoundError, ValueError: missing folders, no images, unmatched files, bad
             labels, files that are no images.
     """
     images = list_images(image_dir)

@@ -158,7 +158,7 @@ def split_dataset(
 def _collect_tasks(
     sources: Sequence[SplitSource], config: SplitConfig, summary: SplitSummary
 ) -> list[SplitTask]:
-    """Pair images with labels; raise about or count those without partner."""
+    """Pair images with labels; raise about or count the unmatched ones."""
     if not sources:
         raise ValueError("sources: expected at least one image folder, got none")
     if len({source.label_dir is None for source in sources}) > 1:

@@ -20,7 +20,8 @@ from tcm_d2.modeling.dense.anchors import AnchorGrid
 from tcm_d2.ops import paired_iou_rotated
 from tcm_d2.structures.conversions import boxes_to_hboxes
 
-# Pairs whose IoU is computed at a time: about 1 KiB each in the slow twin of the operator.
+# Pairs whose IoU is computed at a time: about 1 KiB each in the operator's reference
+# implementation.
 MAX_PAIRS = 1 << 17
 # Bounds on the IoU are lowered by this much, and windows widened, to outlast rounding.
 BOUND_SLACK = 1e-3

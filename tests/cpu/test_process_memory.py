@@ -43,7 +43,8 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 plain = faults()
 assert keep_freed_memory()
-print(plain, faults())
+# The least of some: a busy system takes back pages of a process that waits.
+print(plain, min(faults() for _ in range(4)))
 """
     )
     plain, kept = map(int, out.split())

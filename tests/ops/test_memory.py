@@ -31,8 +31,8 @@ def _status(field: str) -> int:
 def growth(function: Callable[[], object]) -> int:
     """Return by how many bytes a call makes the process grow at its peak."""
     try:
-        CLEAR_REFS.write_text("5")  # the peak starts anew
         ctypes.CDLL(None).malloc_trim(0)
+        CLEAR_REFS.write_text("5")  # the peak starts anew, from what is left
         before = _status("VmRSS")
     except (OSError, AttributeError):
         pytest.skip("the system doesn't tell the peak of the memory")

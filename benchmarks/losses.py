@@ -3,10 +3,11 @@
     python tools/benchmark.py losses                       # everything; goes on where it stopped
     python tools/benchmark.py losses --only fcos/GWDLoss --iterations 960
 
-All runs see the same pictures, weights and order of samples. Angle errors are those of found
-objects (IoU above 0.5) with a direction, that is, not storage tanks and roundabouts: for nearly
-square ones, with long side / short side below 1.3, modulo a quarter turn (median, 22.5 by chance),
-for all others modulo a half turn. Scored are the result files of each run.
+All runs see the same pictures, weights and order of samples; scored are the result files of each.
+Angles are medians in degrees over found objects (IoU above 0.5) with a direction, that is, not
+storage tanks and roundabouts. "square" counts the nearly square ones, long side / short side below
+1.3: their error modulo a quarter turn, what it would be if all boxes were upright, and how far the
+found boxes are turned from that. "other" counts the others, with their error modulo a half turn.
 """
 
 from __future__ import annotations
@@ -59,6 +60,22 @@ class Run(NamedTuple):
         return chosen
 
 
+class Angles(NamedTuple):
+    """Degrees, one for each found object.
+
+    Attributes:
+        square_error_deg: of nearly square objects, modulo a quarter turn.
+        square_upright_error_deg: what an upright box would have there.
+        square_turn_deg: how far the found boxes are turned from upright.
+        other_error_deg: of all others, modulo a half turn.
+    """
+
+    square_error_deg: np.ndarray
+    square_upright_error_deg: np.ndarray
+    square_turn_deg: np.ndarray
+    other_error_deg: np.ndarray
+
+
 RUNS = [
     Run("fcos", "RotatedIoULoss", {"MODE": "log"}),
     *(Run("fcos", loss) for loss in ("RotatedGIoULoss", "RotatedDIoULoss", "GWDLoss", "KLDLoss")),
@@ -104,7 +121,18 @@ def run(args: argparse.Namespace) -> int:
         train(one, args)
         rows.append([one.head, *one.name.split("/")[1:], *score(one, args)])
         print(f"{one.name}: {rows[-1][2:]}", flush=True)
-    header = ["head", "loss", "AP50", "AP75", "found", "square deg", "other deg"]
+    header = [
+        "head",
+        "loss",
+        "AP50",
+        "AP75",
+        "square",
+        "error",
+        "upright",
+        "turn",
+        "other",
+        "error",
+    ]
     print("\n" + tabulate(rows, header, tablefmt="github", disable_numparse=True))
     return 0
 
@@ -152,20 +180,19 @@ def score(one: Run, args: argparse.Namespace) -> list[str]:
     rules = Rules()
     prepared = prepare_evaluation(detections, annotations, rules=rules)
     result = analyze_evaluation(prepared, iou_threshold=0.5, rules=rules)
-    by_iou = result.report.mean_ap_by_iou
-    square, others = angle_errors(result)
+    by_iou = result.table.mean_ap_by_iou
+    angles = measure_angles(result)
+    medians = [f"{np.median(column):.1f}" if len(column) else "-" for column in angles]
+    counts = [str(len(angles.square_error_deg)), str(len(angles.other_error_deg))]
     return [
-        f"{100 * by_iou[0.5]:.1f}",
-        f"{100 * by_iou[0.75]:.1f}",
-        f"{len(square)} + {len(others)}",
-        f"{np.median(square):.1f}" if len(square) else "-",
-        f"{np.median(others):.1f}" if len(others) else "-",
+        *(f"{100 * by_iou[0.5]:.1f}", f"{100 * by_iou[0.75]:.1f}", counts[0]),
+        *(*medians[:3], counts[1], medians[3]),
     ]
 
 
-def angle_errors(result: EvaluationResult) -> tuple[np.ndarray, np.ndarray]:
-    """Return the errors in degrees of nearly square found objects, and of all others."""
-    errors: tuple[list[np.ndarray], list[np.ndarray]] = [], []
+def measure_angles(result: EvaluationResult) -> Angles:
+    """Return the angles of the found objects with a direction."""
+    columns: list[list[np.ndarray]] = [[], [], [], []]
     for label, (name, part) in enumerate(result.classes.items()):
         if name in ROUND_CLASSES:
             continue
@@ -173,7 +200,15 @@ def angle_errors(result: EvaluationResult) -> tuple[np.ndarray, np.ndarray]:
         found = measure_quads(result.prepared.detection_quads[label][is_found])
         true = measure_quads(result.prepared.object_quads[label][part.best_gt[is_found]])
         is_square = true.aspect < NEARLY_SQUARE
-        for kind, chosen, period in ((0, is_square, 90.0), (1, ~is_square, 180.0)):
-            turn = np.mod(found.angle_deg[chosen] - true.angle_deg[chosen], period)
-            errors[kind].append(np.minimum(turn, period - turn))
-    return np.concatenate(errors[0]), np.concatenate(errors[1])
+        found_deg, true_deg = found.angle_deg[is_square], true.angle_deg[is_square]
+        columns[0].append(turn_deg(found_deg - true_deg, 90.0))
+        columns[1].append(turn_deg(true_deg, 90.0))
+        columns[2].append(turn_deg(found_deg, 90.0))
+        columns[3].append(turn_deg((found.angle_deg - true.angle_deg)[~is_square], 180.0))
+    return Angles(*map(np.concatenate, columns))
+
+
+def turn_deg(angle_deg: np.ndarray, period_deg: float) -> np.ndarray:
+    """Return how far angles are from the next multiple of the period."""
+    rest = np.mod(angle_deg, period_deg)
+    return np.asarray(np.minimum(rest, period_deg - rest))

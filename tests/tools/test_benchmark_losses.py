@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.losses import RUNS, angle_errors
+from benchmarks.losses import RUNS, measure_angles
 from tcm_d2.config import load_config
 from tcm_d2.config.registries import ROTATED_LOSS_REGISTRY
 from tcm_d2.evaluation.analysis.result import analyze_evaluation
@@ -42,13 +42,14 @@ def prepared(found: np.ndarray, true: np.ndarray, names: list[str]) -> Prepared:
     )
 
 
-def test_angle_errors_by_hand() -> None:
+def test_angles_by_hand() -> None:
     """Nearly square modulo a quarter turn, others modulo a half turn, round classes left out."""
     true = np.array([[50.0, 50, 44, 40, 10], [50, 150, 80, 40, 85], [150, 50, 40, 40, 0]])
     found = true.copy()
     found[:, 4] = [90.0, -90.0, 30.0]
     rules = Rules()
     given = prepared(found, true, ["plane", "harbor", "roundabout"])
-    square, others = angle_errors(analyze_evaluation(given, iou_threshold=0.5, rules=rules))
-    assert square.tolist() == pytest.approx([10.0])
-    assert others.tolist() == pytest.approx([5.0])
+    angles = measure_angles(analyze_evaluation(given, iou_threshold=0.5, rules=rules))
+    assert [column.tolist() for column in angles] == [
+        pytest.approx([value]) for value in (10.0, 10.0, 0.0, 5.0)
+    ]

@@ -29,9 +29,8 @@ const float* pointer_or_null(const std::vector<float>& values) {
 // Maps for results of the size of x, with so many channels. Not a permuted
 // tensor: autograd forbids a function's caller to change a view.
 at::Tensor empty_channels_last(const at::Tensor& x, int64_t channels) {
-  return at::empty(
-      {x.size(0), channels, x.size(2), x.size(3)},
-      x.options().memory_format(at::MemoryFormat::ChannelsLast));
+  return at::empty({x.size(0), channels, x.size(2), x.size(3)},
+                   x.options().memory_format(at::MemoryFormat::ChannelsLast));
 }
 
 // The bits of a float32 or bfloat16 tensor.

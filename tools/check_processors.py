@@ -2,7 +2,7 @@
 """Run tests as on processors with other instruction sets, with one thread and with two.
 
     python tools/check_processors.py                                 all sets, 1 and 2 threads
-    python tools/check_processors.py --instructions avx2 --threads 2 tests/parity
+    python tools/check_processors.py --instructions avx2 --threads 2 -- tests/parity
 
 torch, oneDNN and MKL round differently by instruction set and by number of threads. No test may
 depend on it: what is compared near a cut, a threshold or a tie is compared beyond rounding.

@@ -64,8 +64,12 @@ class DenseOutputs(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return all outputs for images (N, 3, H, W)."""
-        pyramid, score_map_NKHW = self.detector.features(images)
-        outputs = _tensors(self.detector.head(pyramid))
+        detector = self.detector
+        text = None
+        if detector.tcm is not None and not detector.tcm.text_needs_image:
+            text = detector.class_embeddings()
+        output, score_map_NKHW = detector.dense_output(images, text)
+        outputs = _tensors(output)
         return outputs if score_map_NKHW is None else [*outputs, score_map_NKHW]
 
 

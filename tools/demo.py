@@ -59,7 +59,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_import_option(parser)
     model.add_argument("--config-file", help="where it does not lie beside the weights")
     model.add_argument("--device", help="cuda, cuda:1, cpu; default: CUDA where there is one")
-    model.add_argument("--classes", nargs="+", help="names in label order")
+    model.add_argument(
+        "--classes", nargs="+", help="names in label order; with an open vocabulary what to find"
+    )
     model.add_argument("--score-threshold", type=float, help="default 0.3")
     model.add_argument("--tta", action="store_true", help="8 views of each window (TEST.TTA)")
     cut = parser.add_argument_group("large pictures")

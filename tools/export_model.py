@@ -21,11 +21,13 @@ import torch
 from tcm_d2.checkpoint.load import load_weights
 from tcm_d2.config.registries import add_import_option, import_user_parts
 from tcm_d2.config.run import open_config
+from tcm_d2.data.dota.classes import class_name_to_prompt
 from tcm_d2.engine.loop import EMA_KEY
 from tcm_d2.export.comparing import compare_outputs
 from tcm_d2.export.dense_model import DenseModel
 from tcm_d2.export.files import SUFFIXES, export_metadata, save_onnx, save_program, trace
 from tcm_d2.export.running import ExportedDetector
+from tcm_d2.modeling.clip.text import LABEL_FIELD
 from tcm_d2.weight_files.reading import read_weight_file
 
 DEFAULT_OPSET = 18
@@ -53,6 +55,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--opset", type=int, default=DEFAULT_OPSET, help=f"of ONNX ({DEFAULT_OPSET})")
     add("--check", action="store_true", help="run the file and compare with the model")
+    add(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="of a detector with an open vocabulary: what the file finds",
+    )
     add("--overwrite", action="store_true", help="replace an existing output")
     add("opts", nargs=argparse.REMAINDER, metavar="OVERRIDE", help="of the configuration")
     return parser.parse_args(arguments)
@@ -86,9 +94,18 @@ def export(args: argparse.Namespace) -> None:
     load_weights(detector, file.tensors, source=args.weights, require_all_parameters=True)
     if run.train.ema_decay and EMA_KEY in file.rest:
         load_weights(detector, file.rest[EMA_KEY], source=f"{args.weights}, {EMA_KEY}")
+    if args.classes:
+        template = run.class_text[1] if run.class_text else LABEL_FIELD
+        prompts = [class_name_to_prompt(name) for name in args.classes]
+        detector.set_class_names(prompts, template=template)
     kind = "candidates" if args.postprocess else "dense"
     model = DenseModel(detector, kind=kind)
-    names = run.dataloader.classes or run.prompts or [str(i) for i in range(run.num_classes or 0)]
+    names = (
+        args.classes
+        or run.dataloader.classes
+        or run.prompts
+        or [str(i) for i in range(run.num_classes or 0)]
+    )
     size_hw = tuple(args.size)
     metadata = export_metadata(
         model,

@@ -34,5 +34,7 @@ model.head = L(RotatedFCOSHead)(
     topk_candidates=2000,
     nms_threshold=0.1,
     max_detections=2000,
+    # "text": open vocabulary, see docs/open_vocabulary.md.
+    classifier="linear",
 )
 train.output_dir = "output/tcm_fcos"

@@ -46,6 +46,8 @@ model.head = L(RotatedS2ANetHead)(
     topk_candidates=2000,
     nms_threshold=0.1,
     max_detections=2000,
+    # "text": open vocabulary, see docs/open_vocabulary.md.
+    classifier="linear",
 )
 train.step_epochs = [8, 11]
 train.output_dir = "output/tcm_s2anet"

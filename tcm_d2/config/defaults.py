@@ -133,6 +133,9 @@ def _add_head_keys(cfg: CfgNode) -> None:
     # "GN" (32 groups) or "" (none).
     cfg.MODEL.ROTATED_HEAD.NORM = "GN"
     cfg.MODEL.ROTATED_HEAD.PRIOR_PROB = 0.01
+    # "linear" (as published): a convolution with one output per class. "text": cosines with the
+    # class embeddings, so that the list of classes may change after training (open vocabulary).
+    cfg.MODEL.ROTATED_HEAD.CLASSIFIER = "linear"
     cfg.MODEL.ROTATED_HEAD.FOCAL_LOSS_GAMMA = 2.0
     cfg.MODEL.ROTATED_HEAD.FOCAL_LOSS_ALPHA = 0.25
     # Registered name of the boxes' loss ("": the head's own, see modeling/losses), and its weight.

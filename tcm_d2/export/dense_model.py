@@ -80,8 +80,8 @@ class DenseModel(nn.Module):
         """
         detector = self.detector
         normalised = (images - detector.pixel_mean) / detector.pixel_std
-        pyramid, _ = detector.features_with_text(normalised, self.text)
-        dense: DenseOutput = detector.head.dense_output(detector.head(pyramid))
+        output, _ = detector.dense_output(normalised, self.text)
+        dense: DenseOutput = detector.head.dense_output(output)
         if self.kind == "candidates":
             return self._candidates(dense)
         scores = torch.cat(dense.class_logits, 1).sigmoid()

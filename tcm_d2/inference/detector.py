@@ -121,7 +121,9 @@ class Detector:
             config_file: the configuration, where it does not lie beside the weights.
             device: "cuda", "cuda:1", "cpu"; None takes CUDA where there is one.
             score_threshold: lower scores are left out; None is 0.3. Metrics want 0.05.
-            class_names: names in label order; None takes those of the configuration.
+            class_names: names in label order; None takes those of the configuration. A detector
+                trained with MODEL.ROTATED_HEAD.CLASSIFIER "text" finds whatever is named here
+                (docs/open_vocabulary.md).
             prompts: what the text tower reads for the classes, in label order: other words for
                 the same classes (docs/fast_tcm.md). None takes those of the configuration.
             window_px: side of the windows into which larger pictures are cut; None takes the

@@ -57,9 +57,10 @@ def build_pretrained(
     Args:
         sources: see `find_detector_files`.
         device: None takes CUDA where there is one, else the CPU.
-        class_names: names in label order; None takes those of the configuration.
-        prompts: what the text tower reads for the classes, in label order; None takes those of the
-            configuration.
+        class_names: names in label order; None takes those of the configuration. With an open
+            vocabulary any number of them, which is then what the text tower reads.
+        prompts: what the text tower reads for the classes, in label order, where that is not
+            their names; None takes those of the configuration.
         overrides: see `open_config`.
 
     Raises:
@@ -76,12 +77,20 @@ def build_pretrained(
     )
     if run.train.ema_decay > 0 and EMA_KEY in rest:
         load_weights(model, rest[EMA_KEY], source=f"{sources.weights}, {EMA_KEY}")
+    is_open = getattr(model, "is_open_vocabulary", False)
+    if is_open and prompts is not None:
+        classes = check_class_names(class_names, prompts, len(prompts))
+    elif is_open and class_names is not None:
+        classes = check_class_names(class_names, class_names, None)
+        prompts = [class_name_to_prompt(name) for name in classes]
+    else:
+        classes = check_class_names(class_names, class_names_of(run), run.num_classes)
     if prompts is not None:
         _set_prompts(model, prompts, run)
     test = run.dataloader.test
     return Pretrained(
         model=model.to(place).eval(),
-        classes=check_class_names(class_names, class_names_of(run), run.num_classes),
+        classes=classes,
         image_format=test.mapper.get("image_format", "RGB"),
         resize_factor=_resize_factor(test.mapper.get("augmentations", ())),
         merge_nms_threshold=float(test.evaluator.get("nms_iou_threshold", _MERGE_NMS_IOU)),

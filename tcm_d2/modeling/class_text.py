@@ -115,22 +115,15 @@ class ClassText(PromptedTextEncoder):
         """Read other names for the classes, in the order of the outputs.
 
         Args:
-            class_names: as many as before.
+            class_names: as many as the head has outputs.
             template: text around a name, see ``format_prompts``; the one of the training, usually.
 
         Raises:
-            ValueError: the names differ in number or do not fit.
+            ValueError: the names do not fit the tower.
         """
-        num_classes, tokens_per_class = self.class_token_ids.shape
-        if len(class_names) != num_classes:
-            raise ValueError(
-                f"class names: expected {num_classes}, got {len(class_names)}; names can be "
-                "changed, their number cannot: the head's class convolution has that many outputs, "
-                "and the pyramid takes that many channels of score map"
-            )
         self.class_token_ids = tokenize_prompts(
             format_prompts(class_names, template),
-            tokens_per_class=tokens_per_class,
+            tokens_per_class=self.class_token_ids.shape[1],
             vocab_size=self.token_embedding.num_embeddings,
         ).to(self.class_token_ids.device)
 

@@ -6,7 +6,7 @@ Shape letters: N images, C joint width of CLIP, K classes, H x W the stride-32 g
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from tcm_d2.modeling.clip.towers import take_text_side
 from tcm_d2.modeling.dense.decode import rescale
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.fixed_text import FIXED_TEXT_MESSAGE, FixedClassText, fix_class_text
+from tcm_d2.modeling.heads.classifiers import connect_text, reads_text
 from tcm_d2.modeling.neck.fpn import FPNConfig
 from tcm_d2.modeling.tcm.matching import join_score_map, score_map_loss
 from tcm_d2.modeling.tcm.tcm import TCM, TCMConfig
@@ -41,11 +42,30 @@ HEADS_OF_ALIASES = {
 }
 
 
+class PromptedFeatures(NamedTuple):
+    """What the head gets, and the score map.
+
+    Attributes:
+        pyramid: one (N, O, ., .) map per level, fine to coarse.
+        score_map_NKHW: None without TCM.
+        text_NKC: class embeddings updated by each image, for a head that reads them, else None.
+    """
+
+    pyramid: list[Tensor]
+    score_map_NKHW: Tensor | None
+    text_NKC: Tensor | None
+
+
 @META_ARCH_REGISTRY.register()
 class RotatedOneStageDetector(nn.Module):
     """A backbone, optionally prompted by text (TCM), with a pyramid and a rotated one-stage head.
 
     This class only connects them. Without ``tcm`` it is a plain detector, on any backbone.
+
+    Attributes:
+        is_open_vocabulary: whether the head reads class embeddings, so that the list of classes may
+            change at any time. The pyramid then gets the maximum of the score map over the classes,
+            one channel, in place of one for each of them.
     """
 
     text_encoder: ClassText | FixedClassText | None
@@ -104,7 +124,15 @@ class RotatedOneStageDetector(nn.Module):
                 num_context=self.text_encoder.num_context,
             )
         self.score_map_level = neck.in_features[-1]
-        joined_channels = 0 if tcm is None else head.num_classes
+        self.is_open_vocabulary = reads_text(head)
+        if self.is_open_vocabulary:
+            if text_side is None:
+                raise ValueError(
+                    "classifier: 'text' needs the class embeddings of TCM; set MODEL.TCM.ENABLED "
+                    "True, or MODEL.ROTATED_HEAD.CLASSIFIER 'linear'"
+                )
+            connect_text(head, text_side.joint_width)
+        joined_channels = 0 if tcm is None else 1 if self.is_open_vocabulary else head.num_classes
         self.neck = neck.build(backbone.output_shape(), joined_channels=joined_channels)
         self.head = head
         strides_px = [shape.stride for shape in self.neck.output_shape()]
@@ -218,7 +246,8 @@ class RotatedOneStageDetector(nn.Module):
         Args:
             images: (N, 3, H, W) normalised; H and W multiples of 32.
         """
-        return self.features_with_text(images, self._text_without_image())
+        found = self.features_with_text(images, self._text_without_image())
+        return found.pyramid, found.score_map_NKHW
 
     def dense_output(self, images: Tensor, text: Tensor | None) -> tuple[Any, Tensor | None]:
         """Return the head's raw output and the score map (None without TCM).
@@ -226,13 +255,12 @@ class RotatedOneStageDetector(nn.Module):
         Args:
             images, text: see `features_with_text`.
         """
-        pyramid, score_map_NKHW = self.features_with_text(images, text)
-        return self.head(pyramid), score_map_NKHW
+        found = self.features_with_text(images, text)
+        texts = () if found.text_NKC is None else (found.text_NKC,)
+        return self.head(found.pyramid, *texts), found.score_map_NKHW
 
-    def features_with_text(
-        self, images: Tensor, text: Tensor | None
-    ) -> tuple[list[Tensor], Tensor | None]:
-        """Return what `features` does, from class embeddings that are given.
+    def features_with_text(self, images: Tensor, text: Tensor | None) -> PromptedFeatures:
+        """Return what the head gets, and the score map, from class embeddings that are given.
 
         Nothing is kept or looked up on the way: this is what can be compiled and exported.
 
@@ -242,14 +270,17 @@ class RotatedOneStageDetector(nn.Module):
                 without TCM.
         """
         features = self.backbone(images)
-        level, score_map_NKHW = self.score_map_level, None
+        level, score_map_NKHW, text_NKC = self.score_map_level, None, None
         if self.tcm is not None:
             tokens = self.attention_pool(features[level])
             if text is None:
                 text = self.text_encoder.encode(self.tcm, tokens.global_NC)
-            score_map_NKHW = self.tcm(tokens.global_NC, tokens.dense_NCHW, text).score_map_NKHW
-            features[level] = join_score_map(features[level], score_map_NKHW)
-        return self.neck(features), score_map_NKHW
+            matched = self.tcm(tokens.global_NC, tokens.dense_NCHW, text)
+            joined = score_map_NKHW = matched.score_map_NKHW
+            if self.is_open_vocabulary:
+                joined, text_NKC = score_map_NKHW.amax(dim=1, keepdim=True), matched.text_NKC
+            features[level] = join_score_map(features[level], joined)
+        return PromptedFeatures(self.neck(features), score_map_NKHW, text_NKC)
 
     def _text_without_image(self) -> Tensor | None:
         """Return the class embeddings, or None where there are none or images change them."""
@@ -277,8 +308,21 @@ class RotatedOneStageDetector(nn.Module):
         return self._text().embeddings(self.tcm)
 
     def set_class_names(self, class_names: Sequence[str], *, template: str) -> None:
-        """Let the text tower read other names; see `ClassText.set_class_names`."""
-        self._text().set_class_names(class_names, template=template)
+        """Let the text tower read other names; see `ClassText.set_class_names`.
+
+        Raises:
+            ValueError: the names do not fit, or differ in number where the vocabulary is closed.
+        """
+        text, num_classes = self._text(), self.head.num_classes
+        if not self.is_open_vocabulary and len(class_names) != num_classes:
+            raise ValueError(
+                f"class names: expected {num_classes}, got {len(class_names)}; names can be "
+                "changed, their number cannot: the head's class convolution has that many outputs, "
+                "and the pyramid takes that many channels of score map; with "
+                "MODEL.ROTATED_HEAD.CLASSIFIER 'text' in training it could"
+            )
+        text.set_class_names(class_names, template=template)
+        self.head.num_classes = len(class_names)
 
     @property
     def has_fixed_text(self) -> bool:

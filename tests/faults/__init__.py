@@ -1,0 +1,1 @@
+"""Kills, hostile files and other faults."""

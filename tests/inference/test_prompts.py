@@ -44,6 +44,18 @@ def test_file_for_inference_is_a_whole_detector(tmp_path: Path, suffix: str) -> 
         load(alone, prompts=["aircraft", "vessel"])
 
 
+def test_open_vocabulary_finds_whatever_is_named(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "out", "MODEL.ROTATED_HEAD.CLASSIFIER", "text")
+    found = load(run_dir, class_names=["wind-turbine", "plane", "bus"])
+    assert found.classes == ("wind-turbine", "plane", "bus")
+    same = load(run_dir, prompts=["wind turbine", "plane", "bus"])
+    assert (found.model.class_embeddings() == same.model.class_embeddings()).all()
+    assert set(found(noise_image(64, 64)).class_names) <= set(found.classes)
+    assert load(run_dir).classes == ("plane", "ship")
+    with pytest.raises(ValueError, match="expected different names"):
+        load(run_dir, class_names=["bus", "plane", "bus"])
+
+
 def test_other_prompts_reach_the_text_tower(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "out", "MODEL.TCM.PROMPT_TEMPLATE", "a {label}")
     plain, same, other = (

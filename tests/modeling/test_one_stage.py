@@ -20,7 +20,9 @@ from tcm_d2.structures.masks import boxes_to_class_masks
 SIZE = 128
 
 
-def tiny_config(*, tcm: bool = True, prompt_generator: str = "none") -> CfgNode:
+def tiny_config(
+    *, tcm: bool = True, prompt_generator: str = "none", classifier: str = "linear"
+) -> CfgNode:
     cfg = get_tcm_config()
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.META_ARCHITECTURE = "TCMRotatedFCOS"
@@ -42,6 +44,7 @@ def tiny_config(*, tcm: bool = True, prompt_generator: str = "none") -> CfgNode:
     cfg.MODEL.ROTATED_HEAD.NUM_CLASSES = 2
     cfg.MODEL.ROTATED_HEAD.CHANNELS = 32
     cfg.MODEL.ROTATED_HEAD.NUM_CONVS = 1
+    cfg.MODEL.ROTATED_HEAD.CLASSIFIER = classifier
     return cfg
 
 
@@ -88,9 +91,10 @@ def test_without_tcm_it_is_a_plain_detector() -> None:
     assert set(losses) == {"loss_cls", "loss_box", "loss_centerness"}
 
 
-def test_overfits_two_images() -> None:
+@pytest.mark.parametrize("classifier", ["linear", "text"])
+def test_overfits_two_images(classifier: str) -> None:
     torch.manual_seed(0)
-    model = build_model(tiny_config()).train()
+    model = build_model(tiny_config(classifier=classifier)).train()
     inputs = two_inputs()
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=4e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shlex
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from tcm_d2.config.run import open_config
+from tcm_d2.export.files import METADATA_FILE
 from tests.conftest import REPO_DIR
 from tests.engine.small_detector import write_config
 
@@ -50,6 +52,20 @@ def test_file_is_written_and_compared(
     printed = capsys.readouterr().out
     assert "largest difference from the model: corners" in printed
     assert f"{output}: " in printed and "outputs boxes, class_scores, centerness" in printed
+
+
+def test_words_are_folded_into_the_file(tool: ModuleType, tmp_path: Path) -> None:
+    config, override = str(write_config(tmp_path)), ["MODEL.ROTATED_HEAD.CLASSIFIER", "text"]
+    detector = open_config(config, override).build_model()
+    torch.save({"model": detector.state_dict()}, tmp_path / "w.pth")
+    words = ["wind-turbine", "bus", "plane"]
+    arguments = ["--config-file", config, "--weights", str(tmp_path / "w.pth"), "--classes", *words]
+    output = tmp_path / "m.pt2"
+    assert tool.main([*arguments, "--output", str(output), "--size", "64", "64", *override]) == 0
+    extra = {METADATA_FILE: ""}
+    program = torch.export.load(output, extra_files=extra).module()
+    assert json.loads(extra[METADATA_FILE])["class_names"] == words
+    assert program(torch.zeros(1, 3, 64, 64))[1].shape[2] == 3
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,11 @@ from tcm_d2.modeling.heads.anchor_based import (
     AnchorHead,
     count_positives,
 )
+from tcm_d2.modeling.heads.classifiers import LINEAR, classify, make_classifier
 from tcm_d2.modeling.heads.contract import ForeignNames
 from tcm_d2.modeling.heads.dense_head import common_arguments
 from tcm_d2.modeling.heads.towers import (
     Scale,
-    bias_from_prior,
     flatten_levels,
     make_predictor,
     make_tower,
@@ -95,6 +95,7 @@ class RotatedATSSHead(AnchorHead):
         nms_threshold: float,
         max_detections: int,
         coder: DeltaBoxCoder = PUBLISHED_CODER,
+        classifier: str = LINEAR,
     ) -> None:
         super().__init__()
         if anchor_generator.num_anchors != 1:
@@ -116,8 +117,8 @@ class RotatedATSSHead(AnchorHead):
 
         self.class_tower = make_tower(in_channels, channels, num_convs=num_convs, norm=norm)
         self.box_tower = make_tower(in_channels, channels, num_convs=num_convs, norm=norm)
-        self.class_predictor = make_predictor(
-            channels, num_classes, bias=bias_from_prior(prior_prob)
+        self.class_predictor = make_classifier(
+            classifier, channels, num_anchors=1, num_classes=num_classes, prior_prob=prior_prob
         )
         self.delta_predictor = make_predictor(channels, NUM_DELTAS, bias=0.0)
         self.centerness_predictor = make_predictor(channels, 1, bias=0.0)
@@ -128,21 +129,24 @@ class RotatedATSSHead(AnchorHead):
         """Return the constructor's arguments; see `RotatedHead`."""
         return {
             **common_arguments(cfg, input_shape, box_loss="RotatedIoULoss"),
+            "classifier": cfg.MODEL.ROTATED_HEAD.CLASSIFIER,
             "anchor_generator": L(AnchorGenerator)(**AnchorGenerator.from_config(cfg)),
             "assigner": L(ATSSAssigner)(**ATSSAssigner.from_config(cfg)),
             "coder": L(DeltaBoxCoder)(**DeltaBoxCoder.from_config(cfg)),
         }
 
-    def forward(self, features: list[Tensor]) -> ATSSOutput:
+    def forward(self, features: list[Tensor], text_NKC: Tensor | None = None) -> ATSSOutput:
         """Return the raw outputs of each level.
 
         Args:
             features: one (N, C, H, W) map per level, in the order of the strides.
+            text_NKC: class embeddings, where the classifier is "text".
         """
         output = ATSSOutput([], [], [])
         for feature, scale in zip(features, self.delta_scales, strict=True):
             box_feature = self.box_tower(feature)
-            output.class_logits.append(self.class_predictor(self.class_tower(feature)))
+            class_feature = self.class_tower(feature)
+            output.class_logits.append(classify(self.class_predictor, class_feature, text_NKC))
             output.deltas.append(at_least_float32(scale(self.delta_predictor(box_feature))))
             output.centerness_logits.append(self.centerness_predictor(box_feature))
         return output

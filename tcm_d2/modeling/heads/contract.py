@@ -96,7 +96,11 @@ class RotatedHead(Protocol):
         """
 
     def forward(self, features: list[Tensor]) -> Any:
-        """Return the raw output for one (N, C, H, W) map per level."""
+        """Return the raw output for one (N, C, H, W) map per level.
+
+        A head that has a `TextClassifier` gets the class embeddings (N, K, C) of each image as the
+        second argument; ``num_classes`` then follows the list of classes.
+        """
 
     def losses(
         self, output: Any, gt_boxes: list[Tensor], gt_classes: list[Tensor]

@@ -22,11 +22,11 @@ from tcm_d2.modeling.dense.delta_coder import MAX_SIDE_RATIO, DeltaBoxCoder
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.dense.point_assigner import FCOSAssigner
 from tcm_d2.modeling.dense.point_coder import DistanceAnglePointCoder
+from tcm_d2.modeling.heads.classifiers import LINEAR, classify, make_classifier
 from tcm_d2.modeling.heads.contract import ForeignNames
 from tcm_d2.modeling.heads.dense_head import DenseHead, common_arguments
 from tcm_d2.modeling.heads.towers import (
     Scale,
-    bias_from_prior,
     flatten_levels,
     make_predictor,
     make_tower,
@@ -136,6 +136,7 @@ class RotatedFCOSHead(DenseHead):
         topk_candidates: int,
         nms_threshold: float,
         max_detections: int,
+        classifier: str = LINEAR,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -152,8 +153,8 @@ class RotatedFCOSHead(DenseHead):
 
         self.class_tower = make_tower(in_channels, channels, num_convs=num_convs, norm=norm)
         self.box_tower = make_tower(in_channels, channels, num_convs=num_convs, norm=norm)
-        self.class_predictor = make_predictor(
-            channels, num_classes, bias=bias_from_prior(prior_prob)
+        self.class_predictor = make_classifier(
+            classifier, channels, num_anchors=1, num_classes=num_classes, prior_prob=prior_prob
         )
         self.distance_predictor = make_predictor(channels, 4, bias=distance_bias_init)
         self.angle_predictor = make_predictor(channels, 1, bias=0.0)
@@ -174,22 +175,24 @@ class RotatedFCOSHead(DenseHead):
         head = cfg.MODEL.ROTATED_HEAD
         return {
             **common_arguments(cfg, input_shape, box_loss="RotatedIoULoss"),
+            "classifier": head.CLASSIFIER,
             "strides_px": head.STRIDES_PX,
             "distance_bias_init": head.DISTANCE_BIAS_INIT,
             "assigner": L(FCOSAssigner)(**FCOSAssigner.from_config(cfg)),
         }
 
-    def forward(self, features: list[Tensor]) -> FCOSOutput:
+    def forward(self, features: list[Tensor], text_NKC: Tensor | None = None) -> FCOSOutput:
         """Return the raw outputs of each level.
 
         Args:
             features: one (N, C, H, W) map per level, in the order of the strides.
+            text_NKC: class embeddings, where the classifier is "text".
         """
         output = FCOSOutput([], [], [], [])
         for feature, scale in zip(features, self.distance_scales, strict=True):
             class_feature = self.class_tower(feature)
             box_feature = self.box_tower(feature)
-            output.class_logits.append(self.class_predictor(class_feature))
+            output.class_logits.append(classify(self.class_predictor, class_feature, text_NKC))
             distances = at_least_float32(scale(self.distance_predictor(box_feature)))
             output.distances.append(distances.clamp(min=0))
             angle_rad = self.angle_scale(self.angle_predictor(box_feature))

@@ -25,10 +25,10 @@ from tcm_d2.modeling.heads.anchor_based import (
     AnchorHead,
     count_positives,
 )
+from tcm_d2.modeling.heads.classifiers import LINEAR, classify, make_classifier
 from tcm_d2.modeling.heads.contract import ForeignNames
 from tcm_d2.modeling.heads.dense_head import common_arguments
 from tcm_d2.modeling.heads.towers import (
-    bias_from_prior,
     flatten_levels,
     make_predictor,
     make_tower,
@@ -82,6 +82,7 @@ class RotatedRetinaNetHead(AnchorHead):
         nms_threshold: float,
         max_detections: int,
         coder: DeltaBoxCoder = PUBLISHED_CODER,
+        classifier: str = LINEAR,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -99,8 +100,12 @@ class RotatedRetinaNetHead(AnchorHead):
         num_anchors = anchor_generator.num_anchors
         self.class_tower = make_tower(in_channels, channels, num_convs=num_convs, norm=norm)
         self.box_tower = make_tower(in_channels, channels, num_convs=num_convs, norm=norm)
-        self.class_predictor = make_predictor(
-            channels, num_anchors * num_classes, bias=bias_from_prior(prior_prob)
+        self.class_predictor = make_classifier(
+            classifier,
+            channels,
+            num_anchors=num_anchors,
+            num_classes=num_classes,
+            prior_prob=prior_prob,
         )
         self.delta_predictor = make_predictor(channels, num_anchors * NUM_DELTAS, bias=0.0)
 
@@ -109,16 +114,18 @@ class RotatedRetinaNetHead(AnchorHead):
         """Return the constructor's arguments; see `RotatedHead`."""
         return {
             **common_arguments(cfg, input_shape, box_loss="L1Loss"),
+            "classifier": cfg.MODEL.ROTATED_HEAD.CLASSIFIER,
             "anchor_generator": L(AnchorGenerator)(**AnchorGenerator.from_config(cfg)),
             "assigner": L(MaxIoUAssigner)(**MaxIoUAssigner.from_config(cfg)),
             "coder": L(DeltaBoxCoder)(**DeltaBoxCoder.from_config(cfg)),
         }
 
-    def forward(self, features: list[Tensor]) -> RetinaNetOutput:
+    def forward(self, features: list[Tensor], text_NKC: Tensor | None = None) -> RetinaNetOutput:
         """Return the raw outputs of each level.
 
         Args:
             features: one (N, C, H, W) map per level, in the order of the strides.
+            text_NKC: class embeddings, where the classifier is "text".
         """
         if len(features) != len(self.anchor_generator.strides_px):
             raise ValueError(
@@ -127,7 +134,8 @@ class RotatedRetinaNetHead(AnchorHead):
             )
         output = RetinaNetOutput([], [])
         for feature in features:
-            output.class_logits.append(self.class_predictor(self.class_tower(feature)))
+            class_feature = self.class_tower(feature)
+            output.class_logits.append(classify(self.class_predictor, class_feature, text_NKC))
             output.deltas.append(self.delta_predictor(self.box_tower(feature)))
         return output
 

@@ -6,6 +6,8 @@ ground truths of one image, Q positive anchors of the batch, P points of a kerne
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,11 +24,11 @@ from tcm_d2.modeling.dense.anchor_assigners import AnchorAssignment, MaxIoUAssig
 from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
 from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
 from tcm_d2.modeling.heads.anchor_based import NUM_DELTAS, AnchorHead, count_positives
+from tcm_d2.modeling.heads.classifiers import LINEAR, classify, make_classifier
 from tcm_d2.modeling.heads.contract import ForeignNames
 from tcm_d2.modeling.heads.dense_head import common_arguments
 from tcm_d2.modeling.heads.retinanet import RetinaNetOutput
 from tcm_d2.modeling.heads.towers import (
-    bias_from_prior,
     flatten_levels,
     init_normal,
     make_predictor,
@@ -61,19 +63,22 @@ class FirstStage(nn.Module):
     """RetinaNet with one anchor per cell and short towers."""
 
     def __init__(
-        self, in_channels: int, channels: int, num_classes: int, num_convs: int, prior_prob: float
+        self,
+        in_channels: int,
+        channels: int,
+        num_convs: int,
+        make_class_predictor: Callable[[], nn.Module],
     ) -> None:
         super().__init__()
         self.class_tower = make_tower(in_channels, channels, num_convs=num_convs, norm="")
         self.box_tower = make_tower(in_channels, channels, num_convs=num_convs, norm="")
-        bias = bias_from_prior(prior_prob)
-        self.class_predictor = make_predictor(channels, num_classes, bias=bias)
+        self.class_predictor = make_class_predictor()
         self.delta_predictor = make_predictor(channels, NUM_DELTAS, bias=0.0)
 
-    def forward(self, features: list[Tensor]) -> RetinaNetOutput:
+    def forward(self, features: list[Tensor], text_NKC: Tensor | None) -> RetinaNetOutput:
         """Return the raw outputs of each level."""
         return RetinaNetOutput(
-            [self.class_predictor(self.class_tower(x)) for x in features],
+            [classify(self.class_predictor, self.class_tower(x), text_NKC) for x in features],
             [self.delta_predictor(self.box_tower(x)) for x in features],
         )
 
@@ -203,6 +208,7 @@ class RotatedS2ANetHead(AnchorHead):
         topk_candidates: int,
         nms_threshold: float,
         max_detections: int,
+        classifier: str = LINEAR,
     ) -> None:
         super().__init__()
         if anchor_generator.num_anchors != 1:
@@ -226,14 +232,21 @@ class RotatedS2ANetHead(AnchorHead):
         self.nms_threshold = nms_threshold
         self.max_detections = max_detections
 
-        self.first = FirstStage(in_channels, channels, num_classes, num_convs, prior_prob)
+        make_class_predictor = partial(
+            make_classifier,
+            classifier,
+            channels,
+            num_anchors=1,
+            num_classes=num_classes,
+            prior_prob=prior_prob,
+        )
+        self.first = FirstStage(in_channels, channels, num_convs, make_class_predictor)
         self.align = AlignConv(in_channels)
         self.rotating = RotatingConv(in_channels, channels)
         num_filters = channels // NUM_TURNS
         self.class_tower = make_tower(num_filters, channels, num_convs=num_convs, norm="")
         self.box_tower = make_tower(channels, channels, num_convs=num_convs, norm="")
-        bias = bias_from_prior(prior_prob)
-        self.class_predictor = make_predictor(channels, num_classes, bias=bias)
+        self.class_predictor = make_class_predictor()
         self.delta_predictor = make_predictor(channels, NUM_DELTAS, bias=0.0)
 
     @classmethod
@@ -241,18 +254,20 @@ class RotatedS2ANetHead(AnchorHead):
         """Return the constructor's arguments; see `RotatedHead`."""
         return {
             **common_arguments(cfg, input_shape, box_loss="SmoothL1Loss"),
+            "classifier": cfg.MODEL.ROTATED_HEAD.CLASSIFIER,
             "anchor_generator": L(AnchorGenerator)(**AnchorGenerator.from_config(cfg)),
             "assigner": L(MaxIoUAssigner)(**MaxIoUAssigner.from_config(cfg)),
             "coder": L(DeltaBoxCoder)(**DeltaBoxCoder.from_config(cfg)),
         }
 
-    def forward(self, features: list[Tensor]) -> S2ANetOutput:
+    def forward(self, features: list[Tensor], text_NKC: Tensor | None = None) -> S2ANetOutput:
         """Return the raw outputs of both stages.
 
         Args:
             features: one (N, C, H, W) map per level, in the order of the strides.
+            text_NKC: class embeddings, where the classifier is "text".
         """
-        first = self.first(features)
+        first = self.first(features, text_NKC)
         grid = self.make_grid(first)
         anchors = self._decode(grid.boxes, first.deltas).detach()
         class_logits, deltas = [], []
@@ -265,7 +280,7 @@ class RotatedS2ANetHead(AnchorHead):
             turned = self.rotating(self.align(feature, offsets))
             # The same whichever way an object points.
             upright = turned.unflatten(1, (-1, NUM_TURNS)).amax(dim=2)
-            class_logits.append(self.class_predictor(self.class_tower(upright)))
+            class_logits.append(classify(self.class_predictor, self.class_tower(upright), text_NKC))
             deltas.append(self.delta_predictor(self.box_tower(turned)))
         return S2ANetOutput(class_logits, deltas, first, anchors)
 

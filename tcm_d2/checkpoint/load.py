@@ -29,6 +29,10 @@ logger = logging.getLogger(__name__)
 EMA_KEY = "model_ema"
 # Holds the name of the newest checkpoint of a folder.
 LAST_CHECKPOINT = "last_checkpoint"
+# Stem of the checkpoint of the best evaluation.
+BEST_CHECKPOINT = "model_best"
+# What MODEL.WEIGHTS may say in an evaluation for a checkpoint of the run's folder.
+WEIGHT_WORDS = ("last", "best")
 _MAX_TAG_BYTES = 4096
 _NUMBERED_NAME = re.compile(r"model_(\d+)\.pth")
 # What a CLIP file brings for TCM only.
@@ -210,6 +214,27 @@ class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
         """
         return str(self.find_whole_checkpoint()[0]) if self.has_checkpoint() else ""
 
+    def file_of(self, weights: str) -> str:
+        """Return the file that "last" or "best" means in the folder; another name as it is.
+
+        Raises:
+            FileNotFoundError: the folder has no such checkpoint.
+            ValueError: all are damaged.
+        """
+        if weights not in WEIGHT_WORDS:
+            return weights
+        if weights == "last":
+            if path := self.get_checkpoint_file():
+                return path
+            raise FileNotFoundError(f"MODEL.WEIGHTS 'last': no checkpoint in '{self.save_dir}'")
+        best = Path(self.save_dir or ".") / f"{BEST_CHECKPOINT}.pth"
+        if best.is_file():
+            return str(best)
+        raise FileNotFoundError(
+            f"MODEL.WEIGHTS 'best': no {best.name} in '{self.save_dir}'; a run writes it when it "
+            "evaluates on the way (TEST.EVAL_PERIOD_EPOCHS 1); MODEL.WEIGHTS last takes the last"
+        )
+
     def find_whole_checkpoint(self) -> tuple[Path, WeightFile]:
         """Return the newest checkpoint that can be read, and its content; say what is passed over.
 
@@ -290,11 +315,12 @@ class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
                 ) from error
         return content
 
-    def save(self, name: str, **kwargs: Any) -> None:
+    def save(self, name: str, *, is_last: bool = True, **kwargs: Any) -> None:
         """Write ``<save_dir>/<name>.pth`` and tag it as the last checkpoint, both atomically.
 
         Args:
             name: file name without suffix.
+            is_last: False leaves the tag as it is: --resume does not go on from this one.
             kwargs: tensors and plain containers to store besides.
         """
         if not self.save_dir or not self.save_to_disk:
@@ -309,7 +335,8 @@ class SafeCheckpointer(DetectionCheckpointer):  # type: ignore[misc]
             write_atomically(
                 path, lambda stream: torch.save(content, _Recording(stream, stream_error))
             )
-            self.tag_last_checkpoint(path.name)
+            if is_last:
+                self.tag_last_checkpoint(path.name)
         except (OSError, RuntimeError) as error:
             # torch's writer tells of its own surprise, not of the full disk.
             reason = error if isinstance(error, OSError) else next(iter(stream_error), None)

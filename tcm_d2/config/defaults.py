@@ -219,6 +219,9 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     cfg.TEST.EVAL_PERIOD_EPOCHS = 0
     # Newest periodic checkpoints to keep; 0 keeps all.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 0
+    # Evaluations in a row without a better AP after which training ends; 0 is never. Needs an
+    # evaluation period.
+    cfg.SOLVER.EARLY_STOP_PATIENCE = 0
     # With AMP.ENABLED: "float16" (CUDA, with loss scaling) or "bfloat16" (CUDA or CPU).
     cfg.SOLVER.AMP.DTYPE = "float16"
     # Batch size that BASE_LR is meant for: all learning rates are multiplied with IMS_PER_BATCH

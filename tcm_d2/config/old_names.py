@@ -31,6 +31,8 @@ _OLD_DEFAULTS: dict[str, tuple[Any, ...]] = {
 }
 # Arguments that are gone, by what took them.
 _RETIRED_ARGUMENTS = {"RotatedDatasetMapper": ("load_alternatives",)}
+# Keys of the section ``train`` that older copies lack, with what they stood for.
+_LATER_KEYS = {"early_stop_patience": 0}
 _TARGET = "_target_"
 
 
@@ -52,6 +54,7 @@ def upgrade_tree(tree: dict[str, Any]) -> dict[str, Any]:
         tree: plain data; not changed.
     """
     upgraded: dict[str, Any] = _with_new_targets(tree)
+    upgraded["train"] = {**_LATER_KEYS, **upgraded["train"]}
     if "clip" in upgraded["model"]:
         upgraded["model"] = _with_own_sections(upgraded["model"])
         # It meant: where there is one.

@@ -61,6 +61,7 @@ class TrainSettings:
     checkpoint_period: int
     eval_period: int
     checkpoints_to_keep: int
+    early_stop_patience: int
     log_period: int
     vis_period: int
     amp: Precision

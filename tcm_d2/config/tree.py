@@ -174,6 +174,7 @@ def _train(cfg: CfgNode) -> dict[str, Any]:
         "checkpoint_period": solver.CHECKPOINT_PERIOD,
         "eval_period": test.EVAL_PERIOD,
         "checkpoints_to_keep": solver.CHECKPOINTS_TO_KEEP,
+        "early_stop_patience": solver.EARLY_STOP_PATIENCE,
         "log_period": cfg.LOG_PERIOD,
         "vis_period": cfg.VIS_PERIOD,
         "amp": {"enabled": solver.AMP.ENABLED, "dtype": solver.AMP.DTYPE},

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detectron2.engine import HookBase
+    from detectron2.utils.events import EventWriter
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    hooks: Sequence[HookBase] = (),
+    writers: Sequence[EventWriter] = (),
+) -> None:
     """Train or evaluate as a command line says: all that ``tools/train_net.py`` does.
 
     Args:
         arguments: None takes the process's own; see ``tools/train_net.py --help``.
+        hooks, writers: Detectron2's, beside our own; see `tcm_d2.engine.loop.train`. With
+            ``--num-gpus`` above 1 they are sent to the processes and have to be picklable.
     """
     # Not at the top: torch is loaded after the environment is set, and tools without training
     # import parts of this package.
     from tcm_d2.engine.command import run_command
 
-    run_command(arguments)
+    run_command(arguments, hooks=hooks, writers=writers)

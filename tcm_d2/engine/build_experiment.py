@@ -186,6 +186,7 @@ def _build_training(run: Run, model: nn.Module, records: list[Record], seed: int
         checkpoint_period=marks.checkpoint_period,
         checkpoints_to_keep=train.checkpoints_to_keep,
         eval_period=marks.eval_period,
+        early_stop_patience=train.early_stop_patience,
         log_period=train.log_period,
         amp_dtype=_amp_dtype(run),
         accumulation_steps=train.accumulation_steps,

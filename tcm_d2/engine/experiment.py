@@ -45,6 +45,8 @@ class Training:
         checkpoint_period: iterations between checkpoints; the last iteration always has one.
         checkpoints_to_keep: newest periodic checkpoints to keep; 0 for all.
         eval_period: iterations between evaluations; 0 for one at the end only.
+        early_stop_patience: evaluations in a row without a new best after which training ends;
+            0 is never.
         log_period: iterations between log lines.
         amp_dtype: dtype of autocast, or None for full precision.
         accumulation_steps: passes per iteration in which a process does its part of the batch;
@@ -61,6 +63,7 @@ class Training:
     checkpoint_period: int
     checkpoints_to_keep: int
     eval_period: int
+    early_stop_patience: int
     log_period: int
     amp_dtype: torch.dtype | None
     accumulation_steps: int
@@ -74,6 +77,12 @@ class Training:
             raise ValueError(
                 f"SOLVER.ON_NON_FINITE: expected one of {ON_NON_FINITE}, got {self.on_non_finite!r}"
             )
+        if self.early_stop_patience < 0 or (self.early_stop_patience and not self.eval_period):
+            raise ValueError(
+                "SOLVER.EARLY_STOP_PATIENCE: expected a number of evaluations, or 0 (never), and "
+                "evaluations on the way (TEST.EVAL_PERIOD_EPOCHS 1); got "
+                f"{self.early_stop_patience} with a period of {self.eval_period} iterations"
+            )
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,8 @@ class Experiment:
 
     Attributes:
         model: on its device, not wrapped for data-parallel training.
-        weights: local file to start from or to evaluate; "" keeps the model's own.
+        weights: local file to start from or to evaluate, or "last" or "best" of ``output_dir`` to
+            evaluate; "" keeps the model's own.
         training: None for an experiment that is only evaluated.
         evaluations: in the order in which they run.
         output_dir: for checkpoints, logs and results.

@@ -248,7 +248,7 @@ def test_unreadable_image_ends_or_is_skipped(tmp_path: Path) -> None:
         train(_experiment(tmp_path, tmp_path, "DATASETS.TEST", "()"), resume=False)
     skip = ["INPUT.ON_BAD_IMAGE", "skip", "DATASETS.TEST", "()", "DATALOADER.NUM_WORKERS", "1"]
     experiment = _experiment(tmp_path, tmp_path, *skip)
-    train(experiment, resume=False)
+    train(experiment, resume=False, overwrite=True)
     assert (tmp_path / "out/model_final.pth").is_file()
 
 

@@ -132,6 +132,8 @@ def make_experiment(
     ema_decay: float = 0.0,
     weights: str = "",
     seed: int = 3,
+    eval_period: int = 0,
+    patience: int = 0,
 ) -> Experiment:
     """Return an experiment on the tiny model, the same one for the same seed."""
     torch.manual_seed(seed)
@@ -154,7 +156,8 @@ def make_experiment(
         max_iter=max_iter,
         checkpoint_period=period,
         checkpoints_to_keep=0,
-        eval_period=0,
+        eval_period=eval_period,
+        early_stop_patience=patience,
         log_period=1,
         pictures=None,
         amp_dtype=amp_dtype,

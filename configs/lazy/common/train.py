@@ -21,6 +21,8 @@ train = dict(
     eval_period=0,
     # Newest periodic checkpoints to keep; 0 keeps all.
     checkpoints_to_keep=0,
+    # Evaluations in a row without a better AP after which training ends; 0 is never.
+    early_stop_patience=0,
     log_period=20,
     # Iterations between pictures of predictions in TensorBoard; 0 is never.
     vis_period=0,

@@ -62,8 +62,8 @@ def draw_pictures(result: EvaluationResult) -> Iterator[tuple[str, bytes]]:
     for name, (painter, width, height) in pictures.items():
         try:
             content = draw(painter, width, height)
-        except Exception:
-            logger.warning("%s could not be drawn", name, exc_info=True)
+        except Exception as error:
+            logger.warning("%s could not be drawn: %s: %s", name, type(error).__name__, error)
         else:
             yield name, content
 

@@ -32,7 +32,7 @@ PIP := $(PY) -m pip
 PIP_INSTALL := $(PIP) install --quiet --no-input --disable-pip-version-check
 STAMPS := $(VENV)/.stamps
 CSRC := $(wildcard tcm_d2/csrc/*.* tcm_d2/csrc/*/*.*)
-INSTALLER := tools/install_detectron2.py tools/detectron2_edits.py
+INSTALLER := tcm_d2/cli/install_detectron2.py tcm_d2/cli/detectron2_edits.py
 
 # The build switches are part of the stamp's name, so that changing one compiles again.
 empty :=

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from tabulate import tabulate
 
+from tcm_d2.cli.demo import make_data
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.data.dota.labels import list_labels
 from tcm_d2.evaluation.analysis.numbers import measure_quads
@@ -28,7 +29,7 @@ from tcm_d2.evaluation.analysis.result import OUTCOMES, EvaluationResult, analyz
 from tcm_d2.evaluation.files.task_files import read_task1
 from tcm_d2.evaluation.scoring.annotations import read_annotations
 from tcm_d2.evaluation.scoring.protocols import Rules, prepare_evaluation
-from tools.demo_embedded import TOOLS_DIR, make_data
+from tcm_d2.packaged_configs import config_folder
 
 NEARLY_SQUARE = 1.3
 ROUND_CLASSES = ("storage-tank", "roundabout")
@@ -147,8 +148,8 @@ def train(one: Run, args: argparse.Namespace) -> None:
         for split in ("train", "val")
     ]
     command = [
-        *(sys.executable, str(TOOLS_DIR / "train_net.py"), "--resume"),
-        *("--config-file", str(TOOLS_DIR.parent / "configs" / f"embedded_tcm_{one.head}.yaml")),
+        *(sys.executable, "-m", "tcm_d2", "train", "--resume"),
+        *("--config-file", str(config_folder() / f"embedded_tcm_{one.head}.yaml")),
         *("DATASETS.PATCH_DIRS", repr(patch_dirs), "DATASETS.TRAIN", "('embedded_train',)"),
         *("DATASETS.TEST", "('embedded_val',)", "SEED", str(args.seed)),
         *("SOLVER.MAX_ITER", str(args.iterations)),

@@ -75,7 +75,7 @@ def _describe_detectron2() -> str:
     try:
         module = importlib.import_module("detectron2")
     except Exception as error:  # a report must not die of what it reports
-        return f"cannot be imported ({_describe_error(error)}); run tools/install_detectron2.py"
+        return f"cannot be imported ({_describe_error(error)}); run tcm-d2 install-detectron2"
     folder = Path(module.__file__ or "?").parent
     compiled = importlib.util.find_spec("detectron2._C") is not None
     return (

@@ -6,8 +6,6 @@ model = model_zoo.get("tcm_fcos.yaml", weights="model_final.pth", device="cpu")
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from detectron2.config import CfgNode
 from omegaconf import DictConfig
 from torch import nn
@@ -17,19 +15,13 @@ from tcm_d2.config.lazy import SUFFIX as LAZY_SUFFIX
 from tcm_d2.config.lazy import load_lazy_config
 from tcm_d2.config.loader import load_config
 from tcm_d2.config.run import open_config
-from tcm_d2.messages import near_match_hint
+from tcm_d2.packaged_configs import find_config, list_config_names
 from tcm_d2.weight_files.reading import read_weight_file
-
-_PACKAGE_DIR = Path(__file__).resolve().parent
-# In an installed package, and in a checkout.
-_CONFIG_DIRS = (_PACKAGE_DIR / "configs", _PACKAGE_DIR.parent / "configs")
 
 
 def list_config_files() -> list[str]:
     """Return the names that the other functions take, like "lazy/tcm_fcos.py"."""
-    folder = _config_dir()
-    found = [*folder.glob("*.yaml"), *folder.glob(f"lazy/*{LAZY_SUFFIX}")]
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    return list_config_names()
 
 
 def get_config_file(config_path: str) -> str:
@@ -41,13 +33,7 @@ def get_config_file(config_path: str) -> str:
     Raises:
         ValueError: for an unknown name; near matches are named.
     """
-    names = list_config_files()
-    if config_path not in names:
-        raise ValueError(
-            f"config_path: unknown configuration {config_path!r}"
-            f"{near_match_hint(config_path, names)}; list_config_files() gives all {len(names)}"
-        )
-    return str(_config_dir() / config_path)
+    return str(find_config(config_path))
 
 
 def get_config(config_path: str, trained: bool = False) -> CfgNode | DictConfig:
@@ -108,13 +94,6 @@ def get_from_file(path: str, device: str | None = None) -> nn.Module:
     model = open_config(path).build_model(with_part_weights=False, device=device)
     load_weights(model, read_weight_file(path).tensors, source=path, require_all_parameters=True)
     return model.eval()
-
-
-def _config_dir() -> Path:
-    for folder in _CONFIG_DIRS:
-        if folder.is_dir():
-            return folder
-    raise ValueError(f"no folder with configurations at {' or '.join(map(str, _CONFIG_DIRS))}")
 
 
 def _refuse_trained(trained: bool) -> None:

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Print versions, the extension's state and devices; the same as python -m tcm_d2.collect_env."""
+"""The command ``tcm-d2 env``, from a checkout."""
 
-from tcm_d2.collect_env import main
+import sys
+
+from tcm_d2.cli.main import run_command
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("env", prog=sys.argv[0]))

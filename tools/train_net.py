@@ -1,15 +1,9 @@
 #!/usr/bin/env python3
-"""Train or evaluate a detector; see tcm_d2/engine/command.py, or --help."""
+"""The command ``tcm-d2 train``, from a checkout."""
 
-from __future__ import annotations
+import sys
 
-import os
-
-# Read by OpenMP when torch is loaded: idle threads sleep. Spinning ones make CPU training ten times
-# slower as soon as anything else runs on the machine.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-from tcm_d2.engine import main
+from tcm_d2.cli.main import run_command
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("train", prog=sys.argv[0]))

@@ -11,7 +11,6 @@ It may declare ``add_config(cfg)``, a classmethod or an attribute, that adds its
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
@@ -107,22 +106,6 @@ def import_user_parts(names_or_files: Sequence[str]) -> None:
     """Do `import_user_part` with each."""
     for name_or_file in names_or_files:
         import_user_part(name_or_file)
-
-
-def add_import_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--import`` to a command line; what it names goes to `import_user_parts`.
-
-    Only the person at the command line names code to run, never a configuration.
-    """
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE_OR_FILE",
-        help="my_package.my_head or my_head.py: run it first, so that it registers parts or data "
-        "sets of your own; may be repeated",
-    )
 
 
 def registered_targets() -> dict[str, Any]:

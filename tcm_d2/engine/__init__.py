@@ -16,15 +16,16 @@ def main(
     hooks: Sequence[HookBase] = (),
     writers: Sequence[EventWriter] = (),
 ) -> None:
-    """Train or evaluate as a command line says: all that ``tools/train_net.py`` does.
+    """Train or evaluate as a command line says: all that ``tcm-d2 train`` does.
 
     Args:
-        arguments: None takes the process's own; see ``tools/train_net.py --help``.
+        arguments: None takes the process's own; see ``tcm-d2 train --help``.
         hooks, writers: Detectron2's, beside our own; see `tcm_d2.engine.loop.train`. With
             ``--num-gpus`` above 1 they are sent to the processes and have to be picklable.
     """
     # Not at the top: torch is loaded after the environment is set, and tools without training
     # import parts of this package.
     from tcm_d2.engine.command import run_command
+    from tcm_d2.engine.options import parse_arguments
 
-    run_command(arguments, hooks=hooks, writers=writers)
+    run_command(parse_arguments(arguments), hooks=hooks, writers=writers)

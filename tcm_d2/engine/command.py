@@ -1,16 +1,4 @@
-"""Train or evaluate a detector.
-
-  tools/train_net.py --config-file configs/tcm_fcos.yaml MODEL.CLIP.WEIGHTS RN50.pt
-  tools/train_net.py --config-file configs/tcm_fcos.yaml --num-gpus 2 SOLVER.IMS_PER_BATCH 8
-  tools/train_net.py --config-file configs/tcm_fcos.yaml --resume
-  tools/train_net.py --config-file configs/tcm_fcos.yaml --eval-only MODEL.WEIGHTS model_final.pth
-  tools/train_net.py --config-file configs/tcm_fcos.yaml --eval-only MODEL.WEIGHTS best
-  tools/train_net.py --config-file configs/lazy/tcm_fcos.py optimizer.lr=2e-4
-  tools/train_net.py --import my_head.py --config-file my_head.yaml
-
-Own patches: DATASETS.PATCH_DIRS "['mine=patch_dir=label_dir']" DATASETS.TRAIN "('mine',)"
-     Python: "dataloader.patch_dirs=['mine=patch_dir=label_dir']" "dataloader.train.names=[mine]"
-"""
+"""What a command line for training or evaluation does; see tcm_d2/engine/options.py."""
 
 from __future__ import annotations
 
@@ -25,7 +13,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter
 
-from tcm_d2.config.registries import add_import_option, import_user_parts
+from tcm_d2.config.registries import import_user_parts
 from tcm_d2.config.run import Run, open_config
 from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.launch import launch
@@ -36,7 +24,7 @@ from tcm_d2.inference.speed import keep_memory
 
 
 def run_command(
-    arguments: Sequence[str] | None = None,
+    args: argparse.Namespace,
     *,
     hooks: Sequence[HookBase] = (),
     writers: Sequence[EventWriter] = (),
@@ -44,10 +32,9 @@ def run_command(
     """Train or evaluate; exit with one sentence where the user can mend something.
 
     Args:
-        arguments: None takes the process's own.
+        args: of `tcm_d2.engine.options.parse_arguments`.
         hooks, writers: see `tcm_d2.engine.loop.train`.
     """
-    args = parse_arguments(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     run: Run | None = None
     try:
@@ -76,47 +63,6 @@ def run_command(
 
 def _kept(run: Run | None, args: argparse.Namespace) -> str:
     return "" if run is None or args.eval_only else f" {kept_in(run.train.output_dir)}"
-
-
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the command line; options come before the overrides."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config-file", required=True, help=".yaml or .py, see configs/")
-    add_import_option(parser)
-    parser.add_argument(
-        "--eval-only",
-        action="store_true",
-        help="evaluate MODEL.WEIGHTS: a file, or last or best of OUTPUT_DIR",
-    )
-    earlier = parser.add_mutually_exclusive_group()
-    earlier.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR"
-    )
-    earlier.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="remove the checkpoints and metrics of a run in OUTPUT_DIR before the first step",
-    )
-    parser.add_argument(
-        "--num-gpus", type=int, default=1, help="processes on this machine; works on CPUs too"
-    )
-    parser.add_argument("--num-machines", type=int, default=1)
-    parser.add_argument("--machine-rank", type=int, default=0, help="of this machine, from 0")
-    parser.add_argument(
-        "--dist-url", default="auto", help="tcp://HOST:PORT of the first of several machines"
-    )
-    parser.add_argument(
-        "--traceback", action="store_true", help="show where in the code an error comes from"
-    )
-    parser.add_argument(
-        "opts",
-        nargs=argparse.REMAINDER,
-        metavar="OVERRIDE",
-        help="KEY VALUE pairs for a .yaml file, key=value for a .py file",
-    )
-    return parser.parse_args(arguments)
 
 
 class _Job:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from torch import Tensor
 from tcm_d2 import Detector
 from tcm_d2.checkpoint.load import load_weights
 from tcm_d2.checkpoint.published import published_config
+from tcm_d2.cli.main import run_command
 from tcm_d2.modeling.detector import RotatedOneStageDetector
 from tcm_d2.modeling.heads.s2anet import RotatingConv
 from tcm_d2.weight_files.python_values import read_python_values
 from tcm_d2.weight_files.reading import read_weight_file
 from tests.checkpoint.published_text import anchor_text, fcos_text, s2anet_text
-from tests.conftest import REPO_DIR
 from tests.weight_files.foreign import save_as_mmengine
 
 WIDTH = 8
@@ -211,13 +210,8 @@ def published(tmp_path: Path) -> Path:
     return path
 
 
-def run_tool(name: str, *arguments: object) -> int:
-    spec = spec_from_file_location(name, REPO_DIR / "tools" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    status: int = module.main([str(argument) for argument in arguments])
-    return status
+def run_tool(name: str, *arguments: object) -> int | None:
+    return run_command(name, [str(argument) for argument in arguments])
 
 
 def test_detector_and_converted_file_agree(published: Path, tmp_path: Path) -> None:
@@ -228,10 +222,10 @@ def test_detector_and_converted_file_agree(published: Path, tmp_path: Path) -> N
     output = tmp_path / "ours" / "fcos.pth"
     output.parent.mkdir()
     arguments = ("--weights", published, "--output", output)
-    assert run_tool("convert_checkpoint", *arguments) == 0
+    assert run_tool("convert", *arguments) == 0
     assert yaml.safe_load(output.with_suffix(".yaml").read_text())["dataloader"]["classes"]
     output.rename(output.with_name("x.pth"))
-    assert run_tool("convert_checkpoint", *arguments) == 1  # the configuration would be replaced
+    assert run_tool("convert", *arguments) == 1  # the configuration would be replaced
     output.with_name("x.pth").rename(output)
     again = Detector.from_pretrained(output, device="cpu", score_threshold=0.05)
     found, expected = again(image), detector(image)

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-from pathlib import Path
+import importlib
 
 import pytest
 
-from tcm_d2.cli.options import parse_options
+from tcm_d2.command_line import parse_options
 
-TOOLS_DIR = Path(__file__).resolve().parents[2] / "tools"
 OLD_WORDS = {"--out": "--output", "--iou": "--iou-threshold"}
 # Each tool's command of earlier releases, and options that its help must not show any more.
 OLD_COMMANDS = {
-    "evaluate_dota": "--detections a --annotations b --iou 0.7 --output-dir c",
-    "merge_results": "--detections a --output-dir b --nms-iou 0.3",
-    "lint_submission": "--results a",
+    "evaluate": "--detections a --annotations b --iou 0.7 --output-dir c",
+    "merge": "--detections a --output-dir b --nms-iou 0.3",
+    "lint": "--results a",
     "report": "--results a --labels b --out c --iou 0.7 --score 0.2",
-    "visualize_predictions": "--images a --results b --out c --iou 0.7 --score 0.2",
-    "visualize_data": "--image-dir a --label-dir b --out c",
+    "draw": "--images a --results b --out c --iou 0.7 --score 0.2",
+    "draw_data": "--image-dir a --label-dir b --out c",
     "plot_metrics": "a --out b",
-    "validate_dataset": "--image-dir a --label-dir b --out c",
-    "split_dota": "--image-dirs a --label-dirs b --out c",
-    "convert_checkpoint": "--input a --output b",
+    "validate": "--image-dir a --label-dir b --out c",
+    "split": "--image-dirs a --label-dirs b --out c",
+    "convert": "--input a --output b",
 }
 
 
@@ -54,15 +52,12 @@ def test_messages_and_help_know_the_new_words_only(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("name", OLD_COMMANDS)
 def test_commands_of_earlier_releases_work(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location(name, TOOLS_DIR / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = importlib.import_module(f"tcm_d2.cli.options.{name}")
     words = OLD_COMMANDS[name].split()
     assert tool.parse_arguments(words) == tool.parse_arguments(
-        [tool._OLD_WORDS.get(word, word) for word in words]
+        [tool.OLD_WORDS.get(word, word) for word in words]
     )
     with pytest.raises(SystemExit):
         tool.parse_arguments(["--help"])
     shown = capsys.readouterr().out.replace(",", " ").replace("]", " ").split()
-    assert not set(tool._OLD_WORDS) & set(shown)
+    assert not set(tool.OLD_WORDS) & set(shown)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from tcm_d2.cli.main import run_command
 from tcm_d2.data.conversion import ConversionSummary, convert_annotations, read_class_names
 from tcm_d2.data.dota.labels import read_label
 from tcm_d2.data.formats.reading import ReadOptions
-from tests.conftest import REPO_DIR
 
 SIZE_HW = (120, 200)
 # center, sides, angle in radians (clockwise on screen), class
@@ -183,32 +180,19 @@ def test_bad_files_are_named(
         convert_to_dota(source_format, source, tmp_path / "out", image_dir=images, classes=["ship"])
 
 
-@pytest.fixture
-def tool() -> ModuleType:
-    path = REPO_DIR / "tools" / "convert_annotations.py"
-    spec = importlib.util.spec_from_file_location("convert_annotations", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_command_line(
-    tool: ModuleType, tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_line(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "gt").mkdir()
     text = "\ufeff1,2,9,2,9,7,1,7,hi, you\r\n1,2,9,2,9,7,1,7,###\r\n"
     (tmp_path / "gt" / "gt_a.txt").write_text(text, encoding="utf-8")
     arguments = ["--format", "icdar", "--annotations", tmp_path / "gt", "--out", tmp_path / "out"]
     arguments += ["--image-dir", images]
-    assert tool.main([str(argument) for argument in arguments]) == 0
+    assert run_command("convert-annotations", [str(argument) for argument in arguments]) == 0
     shown = capsys.readouterr().out
     assert "1 images, 2 objects" in shown and "1 images have no annotations" in shown
     objects = read_label(tmp_path / "out" / "a.txt").objects
     assert [obj.difficult for obj in objects] == [0, 1]
     arguments[3] = tmp_path / "nowhere"
-    assert tool.main([str(argument) for argument in arguments]) == 1
+    assert run_command("convert-annotations", [str(argument) for argument in arguments]) == 1
     assert "annotations not found" in capsys.readouterr().err
 
 

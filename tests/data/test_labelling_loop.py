@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree
 
 import cv2
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from tcm_d2.cli.main import run_command
 from tcm_d2.data.dota.labels import read_label
 from tcm_d2.data.public_sets import register_dota_style
 from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.loop import train
-from tests.conftest import REPO_DIR
 from tests.engine.small_detector import small_config
 from tests.inference.small_run import noise_image, write_run
 
 NAME = "corrected"
-
-
-def tool(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, REPO_DIR / "tools" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def correct_in_cvat(path: Path) -> None:
@@ -55,22 +43,23 @@ def test_detect_correct_train_again(
         cv2.imwrite(str(images / f"{index}.png"), noise_image(64, 64, seed=index))
     run = write_run(tmp_path / "run")
     found = tmp_path / "found"
-    words = ["demo.py", "--weights", str(run), "--images", str(images), "--output", str(found)]
+    words = ["--weights", str(run), "--images", str(images), "--output", str(found)]
     words += ["--score-threshold", "0.004", "--device", "cpu", "--quiet"]
-    monkeypatch.setattr(sys, "argv", [*words, "--to", "cvat", "x-anylabeling"])
-    with pytest.raises(SystemExit) as end:
-        tool("demo").main()
-    assert end.value.code == 0
+    assert run_command("predict", [*words, "--to", "cvat", "x-anylabeling"]) == 0
     annotations = found / "cvat" / "annotations.xml"
     labels = [read_label(found / "labelTxt" / f"{index}.txt").objects for index in range(2)]
     assert min(map(len, labels)) > 3
     shapes = json.loads((found / "x-anylabeling" / "0.json").read_text())["shapes"]
     assert len(shapes) == len(labels[0]) and shapes[0]["shape_type"] == "rotation"
     assert shapes[0]["score"] > 0.004
-    convert = tool("convert_annotations").main
     # The same file out of coco.json, in two commands.
     words = ["--annotations", str(found / "coco.json"), "--images", str(images)]
-    assert convert([*words, "--to", "cvat", "--output", str(tmp_path / "two")]) == 0
+    assert (
+        run_command(
+            "convert-annotations", [*words, "--to", "cvat", "--output", str(tmp_path / "two")]
+        )
+        == 0
+    )
     same = [
         [shape.attrib["xtl"] for shape in ElementTree.parse(path).iter("box")]
         for path in (annotations, tmp_path / "two" / "annotations.xml")
@@ -78,12 +67,17 @@ def test_detect_correct_train_again(
     assert same[0] == pytest.approx(same[1])
     correct_in_cvat(annotations)
     words = ["--annotations", str(annotations), "--images", str(images), "--strict"]
-    assert convert([*words, "--output", str(tmp_path / "corrected" / "labelTxt")]) == 0
+    assert (
+        run_command(
+            "convert-annotations", [*words, "--output", str(tmp_path / "corrected" / "labelTxt")]
+        )
+        == 0
+    )
     assert "2 images, 8 objects" in capsys.readouterr().out
     objects = read_label(tmp_path / "corrected" / "labelTxt" / "0.txt").objects
     assert objects[3].quad == (30, 10, 30, 40, 20, 40, 20, 10)
     words = ["--root", str(tmp_path / "corrected"), "--classes", "plane", "ship", "--quiet"]
-    assert tool("validate_dataset").main([*words, "--workers", "1"]) == 0
+    assert run_command("validate", [*words, "--workers", "1"]) == 0
     register_dota_style(NAME, tmp_path / "corrected", ["plane", "ship"])
     try:
         cfg = small_config(

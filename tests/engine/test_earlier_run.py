@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tcm_d2.config.run import open_config, run_from_cfg
-from tcm_d2.engine import command
+from tcm_d2.engine import command, main
 from tcm_d2.engine.loop import train
 from tcm_d2.engine.run_folder import refuse_earlier_run, setup_run
 from tests.engine.small_detector import small_config, write_config
@@ -79,7 +79,7 @@ def test_the_command_refuses_before_it_builds_and_keeps_the_configuration(
     (out / "config.yaml").write_text("of the first run")
     monkeypatch.setattr(command, "build_experiment", lambda *_, **__: pytest.fail("was built"))
     with pytest.raises(SystemExit, match=r"OUTPUT_DIR .* holds a run \(model_final\.pth\)"):
-        command.run_command(["--config-file", str(config), "OUTPUT_DIR", str(out)])
+        main(["--config-file", str(config), "OUTPUT_DIR", str(out)])
     assert (out / "config.yaml").read_text() == "of the first run"
 
 

@@ -35,7 +35,7 @@ def test_the_documented_lines_train(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     save_as_mmengine(detector_state("fcos"), Path(theirs), config_text=fcos_text(), classes=())
     for name in ("train", "val"):
         make_patches(Path("sets") / name).rename(Path("data") / name)
-    assert run_tool("convert_checkpoint", *convert) == 0
+    assert run_tool("convert", *convert) == 0
     try:
         main([*train, *SHORT])
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from tcm_d2 import Detector
+from tcm_d2.cli.main import run_command
 from tcm_d2.config.run import Run, open_config
 from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.loop import evaluate_only, train
@@ -113,8 +113,7 @@ def test_what_it_cannot_is_said(folder: Path, capsys: pytest.CaptureFixture[str]
     run = open_config(folder / "c.py")
     torch.save({"model": run.build_model(device="cpu").state_dict()}, folder / "w.pth")
     options = ["--weights", str(folder / "w.pth"), "--output", str(folder / "m.pt2")]
-    export = runpy.run_path(str(REPO_DIR / "tools/export_model.py"))["main"]
-    assert export(["--config-file", str(folder / "c.py"), *options]) == 1
+    assert run_command("export", ["--config-file", str(folder / "c.py"), *options]) == 1
     assert "a MiddleDetector cannot be exported" in capsys.readouterr().err
     with pytest.raises(ValueError, match="prompts: a MiddleDetector has no class names to set"):
         Detector.from_pretrained(folder / "c.py", weights=folder / "w.pth", prompts=["a", "b"])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -17,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tcm_d2 import model_zoo
+from tcm_d2.cli.main import run_command
 from tcm_d2.config.run import open_config
 from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.loop import evaluate_only, train
@@ -34,16 +33,6 @@ from tests.engine.small_detector import (
 FAST = ["MODEL.TCM.PROMPT_GENERATOR", "meta", "MODEL.TCM.BIMODAL_MATCHING", "True"]
 KINDS = {"TCM": [], "FastTCM": FAST}
 ZOO = ["tcm_fcos", "tcm_atss", "tcm_retinanet", "tcm_fcos_fast"]
-
-
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    path = REPO_DIR / "tools" / "convert_checkpoint.py"
-    spec = importlib.util.spec_from_file_location("convert_checkpoint", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +58,9 @@ def save_checkpoint(model: nn.Module, path: Path) -> Path:
     return path
 
 
-def convert(tool: ModuleType, source: Path, output: Path, config: str, *overrides: str) -> Path:
+def convert(source: Path, output: Path, config: str, *overrides: str) -> Path:
     options = ["--input", str(source), "--output", str(output), "--config-file", config]
-    assert tool.main([*options, "--for-inference", *overrides]) == 0
+    assert run_command("convert", [*options, "--for-inference", *overrides]) == 0
     return output
 
 
@@ -89,13 +78,13 @@ def assert_same_boxes(first: list[Instances], second: list[Instances]) -> None:
 
 @pytest.mark.parametrize("name", ZOO)
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_model_zoo_loads_it(tool: ModuleType, tmp_path: Path, name: str, suffix: str) -> None:
+def test_model_zoo_loads_it(tmp_path: Path, name: str, suffix: str) -> None:
     config = f"embedded_{name}.yaml"
     model = model_zoo.get(config, device="cpu")
     checkpoint = save_checkpoint(model, tmp_path / "model_final.pth")
     expected = predict(model)
     path = str(REPO_DIR / "configs" / config)
-    small = convert(tool, checkpoint, tmp_path / f"small{suffix}", path)
+    small = convert(checkpoint, tmp_path / f"small{suffix}", path)
     for loaded in (
         model_zoo.get(config, weights=str(small)),
         model_zoo.get_from_file(str(small), device="cpu"),
@@ -107,7 +96,7 @@ def test_model_zoo_loads_it(tool: ModuleType, tmp_path: Path, name: str, suffix:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_alone_takes_it_and_training_does_not(
-    tool: ModuleType, tmp_path: Path, patches: Path, architecture: str, kind: str
+    tmp_path: Path, patches: Path, architecture: str, kind: str
 ) -> None:
     entry = f"{DATASET_NAME}={patches}={patches.parent / 'labelTxt'}"
     keys = [
@@ -118,7 +107,7 @@ def test_evaluation_alone_takes_it_and_training_does_not(
     config = str(write_config(tmp_path))
     model = open_config(config, keys).build_model()
     checkpoint = save_checkpoint(model, tmp_path / "model_final.pth")
-    small = convert(tool, checkpoint, tmp_path / "small.safetensors", config, *keys)
+    small = convert(checkpoint, tmp_path / "small.safetensors", config, *keys)
     results, boxes = [], []
     for weights in (checkpoint, small):
         cfg = small_config(tmp_path, *keys, "MODEL.WEIGHTS", str(weights))
@@ -133,12 +122,12 @@ def test_evaluation_alone_takes_it_and_training_does_not(
         train(experiment, resume=False)
 
 
-def test_content(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_content(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = str(write_config(tmp_path))
     keys = [*FAST, "OUTPUT_DIR", "/home/someone/out", "MODEL.CLIP.WEIGHTS", "/home/someone/RN50.pt"]
     model = open_config(config, FAST).build_model()
     checkpoint = save_checkpoint(model, tmp_path / "model_final.pth")
-    small = convert(tool, checkpoint, tmp_path / "small.safetensors", config, *keys)
+    small = convert(checkpoint, tmp_path / "small.safetensors", config, *keys)
     tower = sum(p.numel() for p in model.text_encoder.parameters())
     generator = sum(p.numel() for p in model.tcm.prompt_generator.parameters())
     own = model.tcm.context.numel() + model.tcm.meta_query.numel()
@@ -151,13 +140,11 @@ def test_content(tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture
     assert metadata["class_names"] == '["plane", "ship"]' and "someone" not in str(metadata)
     tree = yaml.safe_load(metadata["config"])
     assert tree["model"]["tcm"]["prompt_generator"] == "meta"
-    assert tool.main(["--input", str(small), "--inspect"]) == 0
+    assert run_command("convert", ["--input", str(small), "--inspect"]) == 0
     assert "text features as constants of plane, ship" in capsys.readouterr().out
 
 
-def test_moving_average_is_taken_where_the_configuration_has_one(
-    tool: ModuleType, tmp_path: Path
-) -> None:
+def test_moving_average_is_taken_where_the_configuration_has_one(tmp_path: Path) -> None:
     config = str(write_config(tmp_path))
     model = open_config(config).build_model()
     average = {n: 2 * t if t.is_floating_point() else t for n, t in model.state_dict().items()}
@@ -165,22 +152,22 @@ def test_moving_average_is_taken_where_the_configuration_has_one(
     name = "head.class_predictor.weight"
     for decay, factor in ((0.0, 1), (0.99, 2)):
         output = tmp_path / f"{factor}.pth"
-        convert(tool, tmp_path / "both.pth", output, config, "SOLVER.EMA_DECAY", str(decay))
+        convert(tmp_path / "both.pth", output, config, "SOLVER.EMA_DECAY", str(decay))
         tensors = read_weight_file(output).tensors
         assert torch.equal(tensors[name], factor * model.state_dict()[name])
 
 
-def test_detector_without_text_is_written_whole(tool: ModuleType, tmp_path: Path) -> None:
+def test_detector_without_text_is_written_whole(tmp_path: Path) -> None:
     config = str(write_config(tmp_path))
     model = open_config(config, ["MODEL.TCM.ENABLED", "False"]).build_model()
     torch.save(model.state_dict(), tmp_path / "w.pth")
     small = tmp_path / "small.safetensors"
-    convert(tool, tmp_path / "w.pth", small, config, "MODEL.TCM.ENABLED", "False")
+    convert(tmp_path / "w.pth", small, config, "MODEL.TCM.ENABLED", "False")
     assert read_weight_file(small).tensors.keys() == model.state_dict().keys()
     assert model_zoo.get_from_file(str(small)).tcm is None
 
 
-def test_python_configuration_goes_inside(tool: ModuleType, tmp_path: Path) -> None:
+def test_python_configuration_goes_inside(tmp_path: Path) -> None:
     """It does as plain data, of which only registered parts are built."""
     lazy = REPO_DIR / "configs/lazy/tcm_fcos_fast.py"
     small = (
@@ -193,7 +180,7 @@ def test_python_configuration_goes_inside(tool: ModuleType, tmp_path: Path) -> N
     ).split()
     model = open_config(lazy, small).build_model()
     torch.save(model.state_dict(), tmp_path / "w.pth")
-    output = convert(tool, tmp_path / "w.pth", tmp_path / "small.safetensors", str(lazy), *small)
+    output = convert(tmp_path / "w.pth", tmp_path / "small.safetensors", str(lazy), *small)
     assert "someone" not in str(read_weight_file(output).rest)
     loaded = model_zoo.get_from_file(str(output), device="cpu")
     assert loaded.has_fixed_text
@@ -208,7 +195,6 @@ def test_python_configuration_goes_inside(tool: ModuleType, tmp_path: Path) -> N
     ],
 )
 def test_what_cannot_be_written(
-    tool: ModuleType,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     more: list[str],
@@ -219,7 +205,9 @@ def test_what_cannot_be_written(
     torch.save(open_config(config, built_with).build_model().state_dict(), tmp_path / "w.pth")
     output = tmp_path / "small.safetensors"
     options = ["--input", str(tmp_path / "w.pth"), "--output", str(output)]
-    assert tool.main([*options, "--config-file", config, "--for-inference", *more]) == 1
+    assert (
+        run_command("convert", [*options, "--config-file", config, "--for-inference", *more]) == 1
+    )
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and not output.exists()
 
@@ -230,7 +218,7 @@ def test_file_without_a_configuration(tmp_path: Path) -> None:
         model_zoo.get_from_file(str(tmp_path / "w.safetensors"))
 
 
-def test_option_needs_a_configuration(tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_option_needs_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        tool.main(["--input", "w.pth", "--output", "o.pth", "--for-inference"])
+        run_command("convert", ["--input", "w.pth", "--output", "o.pth", "--for-inference"])
     assert "--for-inference needs --config-file" in capsys.readouterr().err

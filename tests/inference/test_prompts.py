@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tcm_d2.cli.main import run_command
 from tcm_d2.inference.detector import Detector
-from tests.conftest import REPO_DIR
 from tests.inference.small_run import ALL_SCORES, noise_image, write_run
 
 FAST = ["MODEL.TCM.PROMPT_GENERATOR", "meta", "MODEL.TCM.BIMODAL_MATCHING", "True"]
@@ -20,14 +19,12 @@ def load(path: Path, **options: object) -> Detector:
 
 
 def convert(run_dir: Path, output: Path) -> None:
-    path = REPO_DIR / "tools" / "convert_checkpoint.py"
-    spec = importlib.util.spec_from_file_location("convert_checkpoint", path)
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     files = ["--input", str(run_dir / "model_final.pth"), "--output", str(output)]
     assert (
-        tool.main([*files, "--config-file", str(run_dir / "config.yaml"), "--for-inference"]) == 0
+        run_command(
+            "convert", [*files, "--config-file", str(run_dir / "config.yaml"), "--for-inference"]
+        )
+        == 0
     )
 
 

@@ -5,9 +5,7 @@ The state dicts are written as mmrotate's runner writes checkpoints, then read a
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 
 from tcm_d2.checkpoint.load import SafeCheckpointer, load_weights
 from tcm_d2.checkpoint.load_report import LoadReport
-from tests.conftest import REPO_DIR
+from tcm_d2.cli.main import run_command
 from tests.parity.anchor_detectors import check_detections, load_golden, make_detector
 from tests.parity.detector import make_batch
 from tests.parity.golden import relative_error
@@ -60,16 +58,6 @@ def empty_model(golden_dir: Path, kind: HeadKind) -> nn.Module:
     return model
 
 
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    script = REPO_DIR / "tools" / "convert_checkpoint.py"
-    spec = importlib.util.spec_from_file_location("convert_checkpoint", script)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def check_report(report: LoadReport, kind: HeadKind) -> None:
     assert len(report.loaded) == NUM_TENSORS[kind]
     assert report.is_complete and report.notes == []
@@ -112,7 +100,6 @@ def test_loaded_file_gives_the_golden_predictions(
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_converted_file_holds_the_same_values(
-    tool: ModuleType,
     kind: HeadKind,
     checkpoint: Path,
     empty_model: nn.Module,
@@ -121,7 +108,7 @@ def test_converted_file_holds_the_same_values(
     suffix: str,
 ) -> None:
     output = tmp_path / f"ours{suffix}"
-    assert tool.main(["--input", str(checkpoint), "--output", str(output)]) == 0
+    assert run_command("convert", ["--input", str(checkpoint), "--output", str(output)]) == 0
     SafeCheckpointer(empty_model).load(str(output), checkpointables=[], require_all_parameters=True)
     expected = make_detector(golden_dir, kind).state_dict()
     for name, tensor in empty_model.state_dict().items():

@@ -1,32 +1,20 @@
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from detectron2.modeling import build_model
 
+from tcm_d2.cli import analyze
+from tcm_d2.cli.main import run_command
 from tests.conftest import REPO_DIR
 from tests.engine.small_detector import small_config, write_config
 
 
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    path = REPO_DIR / "tools" / "analyze_model.py"
-    spec = importlib.util.spec_from_file_location("analyze_model", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_counts_are_those_worked_out_by_hand(tool: ModuleType, tmp_path: Path) -> None:
+def test_counts_are_those_worked_out_by_hand(tmp_path: Path) -> None:
     model = build_model(small_config(tmp_path))
-    rows = {row.name: row for row in tool.count(model, (256, 384), depth=2)}
+    rows = {row.name: row for row in analyze.count(model, (256, 384), depth=2)}
     # The head's class predictor: 3 x 3 on five levels, from stride 8 to 128.
     conv = model.head.class_predictor
     places = 32 * 48 + 16 * 24 + 8 * 12 + 4 * 6 + 2 * 3
@@ -47,38 +35,34 @@ def test_counts_are_those_worked_out_by_hand(tool: ModuleType, tmp_path: Path) -
     assert rows["text_encoder"].multiply_adds > 0 and rows["text_encoder"].num_trainable == 0
 
 
-def test_sizes_are_padded_and_counts_repeat(tool: ModuleType, tmp_path: Path) -> None:
+def test_sizes_are_padded_and_counts_repeat(tmp_path: Path) -> None:
     model = build_model(small_config(tmp_path))
-    assert tool.count(model, (256, 256), depth=1) == tool.count(model, (250, 230), depth=1)
+    assert analyze.count(model, (256, 256), depth=1) == analyze.count(model, (250, 230), depth=1)
 
 
-def test_command_line_with_yaml(
-    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_line_with_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--config-file", str(write_config(tmp_path)), "--size", "256"]
     arguments += ["--json", str(tmp_path / "counts.json"), "MODEL.TCM.ENABLED", "False"]
-    assert tool.main(arguments) == 0
+    assert run_command("analyze", arguments) == 0
     out = capsys.readouterr().out
     assert "backbone" in out and "tcm" not in out.split("\n", 1)[1]
     counts = json.loads((tmp_path / "counts.json").read_text())
     assert counts["total"]["multiply_adds"] > counts["head"]["multiply_adds"] > 0
 
 
-def test_command_line_with_python(tool: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_with_python(capsys: pytest.CaptureFixture[str]) -> None:
     small = {"clip.name": "custom", "clip.embed_dim": 32, "clip.vision_layers": "[1,1,1,1]"}
     small |= {"clip.vision_width": 16, "clip.text_width": 32, "clip.text_heads": 1}
     small |= {"clip.text_layers": 1, "fpn.out_channels": 32, "head.channels": 64}
     arguments = ["--config-file", str(REPO_DIR / "configs" / "lazy" / "tcm_atss.py")]
     arguments += ["--size", "256x384", *(f"model.{k}={v}" for k, v in small.items())]
-    assert tool.main(arguments) == 0
+    assert run_command("analyze", arguments) == 0
     out = capsys.readouterr().out
     assert "256 x 384" in out and "attention_pool" in out
 
 
-def test_bad_configurations_get_one_sentence(
-    tool: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert tool.main(["--config-file", "nowhere.yaml"]) == 1
+def test_bad_configurations_get_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("analyze", ["--config-file", "nowhere.yaml"]) == 1
     assert "nowhere.yaml" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        tool.main(["--config-file", "x.yaml", "--size", "0"])
+        run_command("analyze", ["--config-file", "x.yaml", "--size", "0"])

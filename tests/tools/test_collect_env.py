@@ -27,7 +27,7 @@ def test_a_detectron2_that_cannot_be_imported_is_reported(monkeypatch: pytest.Mo
     monkeypatch.setattr(importlib, "import_module", refuse)
     rows = dict(collect_env.collect_env())
     assert "AttributeError: module 'PIL.Image'" in rows["Detectron2"]
-    assert "install_detectron2.py" in rows["Detectron2"]
+    assert "tcm-d2 install-detectron2" in rows["Detectron2"]
 
 
 def test_report_is_printed_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:

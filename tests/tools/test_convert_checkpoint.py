@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -16,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tcm_d2.checkpoint.load import match_weights
+from tcm_d2.cli.main import run_command
 from tcm_d2.weight_files.reading import read_weight_file
 from tests.checkpoint.detectors import small_detector
 from tests.conftest import REPO_DIR
@@ -31,15 +30,6 @@ SMALL = (
     "MODEL.ROTATED_HEAD.NUM_CONVS 2"
 ).split()
 CONFIG = ["--config-file", str(REPO_DIR / "configs" / "tcm_fcos.yaml")]
-
-
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("convert_checkpoint", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def mmrotate_state() -> dict[str, Tensor]:
@@ -65,14 +55,13 @@ def checkpoint(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_names_are_converted(
-    tool: ModuleType,
     checkpoint: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     suffix: str,
 ) -> None:
     output = tmp_path / "out" / f"ours{suffix}"
-    assert tool.main(["--weights", str(checkpoint), "--output", str(output)]) == 0
+    assert run_command("convert", ["--weights", str(checkpoint), "--output", str(output)]) == 0
     printed = capsys.readouterr().out
     for text in (
         "a TCM detector in mmrotate's names",
@@ -105,10 +94,10 @@ def test_names_are_converted(
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_what_is_known_of_the_source_is_written(
-    tool: ModuleType, checkpoint: Path, tmp_path: Path, suffix: str
+    checkpoint: Path, tmp_path: Path, suffix: str
 ) -> None:
     output = tmp_path / f"ours{suffix}"
-    assert tool.main(["--weights", str(checkpoint), "--output", str(output)]) == 0
+    assert run_command("convert", ["--weights", str(checkpoint), "--output", str(output)]) == 0
     if suffix == ".pth":
         metadata = torch.load(output, weights_only=True)["metadata"]
     else:
@@ -120,11 +109,11 @@ def test_what_is_known_of_the_source_is_written(
 
 
 def test_with_a_configuration_tensors_get_its_shapes(
-    tool: ModuleType, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "ours.pth"
     arguments = ["--weights", str(checkpoint), "--output", str(output), *CONFIG, *SMALL]
-    assert tool.main(arguments) == 0
+    assert run_command("convert", arguments) == 0
     printed = capsys.readouterr().out
     assert "attention_pool.positional_embedding (50, 256) -> (65, 256), grid resized" in printed
     tensors = read_weight_file(output).tensors
@@ -133,34 +122,37 @@ def test_with_a_configuration_tensors_get_its_shapes(
     assert report.loaded == sorted(tensors) and len(tensors) == 7
 
 
-def test_clip_is_converted(tool: ModuleType, tmp_path: Path) -> None:
+def test_clip_is_converted(tmp_path: Path) -> None:
     clip = {"visual.layer1.0.conv1.weight": torch.ones(8, 8, 1, 1), "logit_scale": torch.ones(())}
     save_file(clip, tmp_path / "clip.safetensors")
     output = tmp_path / "ours.safetensors"
     assert (
-        tool.main(["--weights", str(tmp_path / "clip.safetensors"), "--output", str(output)]) == 0
+        run_command(
+            "convert", ["--weights", str(tmp_path / "clip.safetensors"), "--output", str(output)]
+        )
+        == 0
     )
     assert set(load_file(output)) == {"backbone.layer1.0.conv1.weight"}
 
 
 def test_inspect_writes_nothing(
-    tool: ModuleType, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(tmp_path.iterdir())
-    assert tool.main(["--weights", str(checkpoint), "--inspect"]) == 0
+    assert run_command("convert", ["--weights", str(checkpoint), "--inspect"]) == 0
     printed = capsys.readouterr().out
     assert "9 tensors" in printed and "float16, float32" in printed and "loaded" not in printed
-    assert tool.main(["--weights", str(checkpoint), "--inspect", *CONFIG, *SMALL]) == 0
+    assert run_command("convert", ["--weights", str(checkpoint), "--inspect", *CONFIG, *SMALL]) == 0
     assert "loaded" in capsys.readouterr().out
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_inspect_describes_what_cannot_be_converted(
-    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "r50.pth"
     torch.save({"layer1.0.conv1.weight": torch.ones(1), "fc.weight": torch.ones(1)}, path)
-    assert tool.main(["--weights", str(path), "--inspect"]) == 0
+    assert run_command("convert", ["--weights", str(path), "--inspect"]) == 0
     assert "an image ResNet, not CLIP" in capsys.readouterr().out
 
 
@@ -182,7 +174,6 @@ def save_nothing_of_use(path: Path) -> None:
     ],
 )
 def test_bad_input_is_answered_in_one_line(
-    tool: ModuleType,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     make: object,
@@ -191,25 +182,30 @@ def test_bad_input_is_answered_in_one_line(
 ) -> None:
     make(tmp_path / "w.pth")
     output = tmp_path / "ours.pth"
-    assert tool.main(["--weights", str(tmp_path / "w.pth"), "--output", str(output), *more]) == 1
+    assert (
+        run_command(
+            "convert", ["--weights", str(tmp_path / "w.pth"), "--output", str(output), *more]
+        )
+        == 1
+    )
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
     assert not output.exists()
 
 
-def test_attack_is_refused(
-    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_attack_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     marker = tmp_path / "executed"
     torch.save({"state_dict": mmrotate_state(), "meta": RunsCommand(marker)}, tmp_path / "w.pth")
     output = tmp_path / "ours.pth"
-    assert tool.main(["--weights", str(tmp_path / "w.pth"), "--output", str(output)]) == 1
+    assert (
+        run_command("convert", ["--weights", str(tmp_path / "w.pth"), "--output", str(output)]) == 1
+    )
     assert "refused, because reading it would run code" in capsys.readouterr().err
     assert not marker.exists() and not output.exists()
 
 
 def test_outputs_that_are_refused_before_reading(
-    tool: ModuleType, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old = tmp_path / "old.pth"
     old.write_bytes(b"old")
@@ -218,21 +214,22 @@ def test_outputs_that_are_refused_before_reading(
         (checkpoint, "is the input"),
         (old, "exists; --overwrite replaces it"),
     ):
-        assert tool.main(["--weights", str(checkpoint), "--output", str(output)]) == 1
+        assert run_command("convert", ["--weights", str(checkpoint), "--output", str(output)]) == 1
         assert message in capsys.readouterr().err
     assert old.read_bytes() == b"old"
-    assert tool.main(["--weights", str(checkpoint), "--output", str(old), "--overwrite"]) == 0
+    assert (
+        run_command("convert", ["--weights", str(checkpoint), "--output", str(old), "--overwrite"])
+        == 0
+    )
     assert "tcm.context" in read_weight_file(old).tensors
 
 
 @pytest.mark.parametrize(
     "more", [[], ["--inspect", "--output", "o.pth"], ["--inspect", "A.B", "1"]]
 )
-def test_contradicting_arguments(
-    tool: ModuleType, capsys: pytest.CaptureFixture[str], more: list[str]
-) -> None:
+def test_contradicting_arguments(capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        tool.main(["--weights", "w.pth", *more])
+        run_command("convert", ["--weights", "w.pth", *more])
     assert stopped.value.code == 2
     assert "expected either" in (error := capsys.readouterr().err) or "overrides need" in error
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import os
 import shlex
@@ -12,13 +11,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from tcm_d2.cli import predict
+from tcm_d2.cli.main import run_command
+from tcm_d2.cli.options.predict import parse_arguments
 from tcm_d2.evaluation.files.task_files import read_task1
 from tcm_d2.inference import large_image
 from tcm_d2.inference.batch_run import FileRun, expand_inputs, name_results, run_files
@@ -73,14 +74,6 @@ def pictures(tmp_path: Path) -> Path:
 def _file_run(folder: Path, **options: object) -> FileRun:
     values = {"geojson_crs": "image", "picture_format": "png", "picture_side_px": 64}
     return FileRun(output_dir=folder, **{**values, **options})  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def demo() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("demo", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_inputs(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +143,6 @@ def test_blanks_and_other_scripts_in_names_do_not_cost_the_summaries(
 
 
 def test_longitude_and_latitude_never_become_pixels(
-    demo: ModuleType,
     tmp_path: Path,
     run_dir: Path,
     capsys: pytest.CaptureFixture[str],
@@ -166,7 +158,7 @@ def test_longitude_and_latitude_never_become_pixels(
     def run(*options: str) -> int:
         given = ["--weights", run_dir, "--input", folder, "--output", out, "--device", "cpu"]
         arguments = [*given, "--score-threshold", LOW, *options]
-        return int(demo.run(demo.parse_args(list(map(str, arguments)))))
+        return int(predict.run(parse_arguments(list(map(str, arguments)))))
 
     assert run() == 0
     assert (out / "geojson" / "nowhere.geojson").is_file()
@@ -233,7 +225,6 @@ def test_a_second_run_into_the_folder_adds_to_the_summaries(
 
 
 def test_command_line(
-    demo: ModuleType,
     pictures: Path,
     tmp_path: Path,
     run_dir: Path,
@@ -242,7 +233,7 @@ def test_command_line(
     out = tmp_path / "out"
     options = ["--score-threshold", LOW, "--device", "cpu", "--picture-format", "jpg"]
     arguments = ["--weights", run_dir, "--images", pictures, "--output", out, *options]
-    assert demo.run(demo.parse_args(list(map(str, arguments)))) == 1
+    assert predict.run(parse_arguments(list(map(str, arguments)))) == 1
     printed = capsys.readouterr()
     assert "3 files, 2 classes, on cpu; windows of 64 px, 16 px overlap" in printed.out
     assert f"left out: {pictures / 'broken.jpg'}: " in printed.err
@@ -250,25 +241,19 @@ def test_command_line(
 
 
 def test_without_weights_the_bundled_detector_is_taken(
-    demo: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     example = Path(__file__).resolve().parents[2] / "docs/example.jpg"
-    arguments = ["demo.py", "--images", str(example), "--output", str(tmp_path), "--device", "cpu"]
-    monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(SystemExit) as stop:
-        demo.main()
-    assert stop.value.code == 0
+    arguments = ["--images", str(example), "--output", str(tmp_path), "--device", "cpu"]
+    assert run_command("predict", arguments) == 0
     assert "no --weights: taking tcm_atss_embedded" in capsys.readouterr().out
     rows = json.loads((tmp_path / "geojson/example.geojson").read_text())["features"]
     assert len(rows) > 5
 
 
-def test_killed_run_goes_on(
-    demo: ModuleType, tmp_path: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_run_goes_on(tmp_path: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL in the middle of a scene: the next run starts there and finds the same."""
     scene = tmp_path / "scene.png"
     cv2.imwrite(str(scene), noise_image(600, 600))
@@ -301,7 +286,7 @@ def test_killed_run_goes_on(
     results = []
     for folder in (out, tmp_path / "whole"):
         batches.append(0)
-        assert demo.run(demo.parse_args(arguments(folder))) == 0
+        assert predict.detect(parse_arguments(arguments(folder))) == 0
         results.append(json.loads((folder / "json" / "scene.json").read_text())["detections"])
     # 13 x 13 windows, 4 at a time; the first 5 batches were kept.
     assert batches == [43 - 5, 43]
@@ -323,10 +308,10 @@ def test_interruption_writes_summaries_of_what_is_done(
     assert any(np.isfinite(r.scores).any() for r in read_task1(out / "Task1").values())
 
 
-def test_commands_of_the_page_can_be_read(demo: ModuleType) -> None:
+def test_commands_of_the_page_can_be_read() -> None:
     text = (REPO_DIR / "docs" / "inference.md").read_text(encoding="utf-8")
     commands = [line for line in text.splitlines() if line.startswith("python tools/demo.py")]
     assert len(commands) >= 2
     for command in commands:
-        args = demo.parse_args(shlex.split(command)[2:])
+        args = parse_arguments(shlex.split(command)[2:])
         assert args.weights and args.output

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
 
+from tcm_d2.cli import demo
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.evaluation.files.task_files import read_task1
 from tests.conftest import REPO_DIR
 
 SCRIPT = REPO_DIR / "tools" / "demo_embedded.py"
-
-
-@pytest.fixture(scope="module")
-def demo() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("demo_embedded", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -38,7 +29,7 @@ def task1_dir(tmp_path: Path) -> Path:
     return folder
 
 
-def test_boxes_of_one_image(demo: ModuleType, task1_dir: Path) -> None:
+def test_boxes_of_one_image(task1_dir: Path) -> None:
     boxes, scores, classes = demo.boxes_of_image(read_task1(task1_dir), "P0000")
     order = np.argsort(-scores)
     assert scores[order].tolist() == [0.9, 0.2]
@@ -46,9 +37,7 @@ def test_boxes_of_one_image(demo: ModuleType, task1_dir: Path) -> None:
     np.testing.assert_allclose(boxes[order][0], [30, 20, 40, 20, 0], atol=1e-4)
 
 
-def test_pictures_are_drawn_for_each_image(
-    demo: ModuleType, task1_dir: Path, tmp_path: Path
-) -> None:
+def test_pictures_are_drawn_for_each_image(task1_dir: Path, tmp_path: Path) -> None:
     for name in ("images", "labelTxt"):
         (tmp_path / name).mkdir()
     for image_id in ("P0000", "P0001"):
@@ -60,7 +49,7 @@ def test_pictures_are_drawn_for_each_image(
     assert cv2.imread(str(tmp_path / "pictures" / "P0000.png")).any()
 
 
-def test_ap_table_marks_classes_without_ground_truth(demo: ModuleType, tmp_path: Path) -> None:
+def test_ap_table_marks_classes_without_ground_truth(tmp_path: Path) -> None:
     row = {"num_ground_truths": 4, "num_detections": 9}
     classes = {"ship": {"ap": 0.5, **row}, "plane": {"ap": None, **row, "num_ground_truths": 0}}
     path = tmp_path / "ap.json"

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from tcm_d2.cli.main import run_command
 from tests.conftest import REPO_DIR
 
 SCRIPT = REPO_DIR / "tools" / "evaluate_dota.py"
-
-
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evaluate_dota", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -66,43 +56,46 @@ def test_runs_as_a_script(task: tuple[Path, Path], tmp_path: Path) -> None:
     assert content["classes"]["ship"]["num_difficult"] == 1
 
 
-def test_zip_gives_the_same(tool: ModuleType, task: tuple[Path, Path], tmp_path: Path) -> None:
+def test_zip_gives_the_same(task: tuple[Path, Path], tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "up.zip", "w") as archive:
         for path in task[0].iterdir():
             archive.write(path, f"results/{path.name}")
     reports = []
     for index, source in enumerate((task[0], tmp_path / "up.zip")):
         out = tmp_path / f"{index}.json"
-        assert tool.main(arguments((source, task[1]), "--json", str(out))) == 0
+        assert run_command("evaluate", arguments((source, task[1]), "--json", str(out))) == 0
         reports.append(json.loads(out.read_text()))
     assert reports[0] == reports[1]
 
 
 def test_options_reach_the_score(
-    tool: ModuleType, task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, image_list = tmp_path / "ap.json", tmp_path / "list.txt"
     image_list.write_text("P1\r\n")
     more = ["--image-list", str(image_list), "--classes", "plane", "--json", str(out)]
-    assert tool.main(arguments(task, *more)) == 1
+    assert run_command("evaluate", arguments(task, *more)) == 1
     error = capsys.readouterr().err
     assert "1 detections of 1 unknown images: P2" in error
     assert (
-        tool.main(arguments(task, *more, "--allow-unknown-images", "--iou-threshold", "0.75")) == 0
+        run_command(
+            "evaluate", arguments(task, *more, "--allow-unknown-images", "--iou-threshold", "0.75")
+        )
+        == 0
     )
     content = json.loads(out.read_text())
     assert list(content["classes"]) == ["plane"] and content["num_images"] == 1
     assert content["mean_ap"] == pytest.approx(1.0) and content["iou_threshold"] == 0.75
-    assert tool.main(arguments(task, "--difficult", "count", "--json", str(out))) == 0
+    assert run_command("evaluate", arguments(task, "--difficult", "count", "--json", str(out))) == 0
     assert json.loads(out.read_text())["classes"]["ship"]["num_ground_truths"] == 1
 
 
 def test_analysis_and_protocols_reach_the_files(
-    tool: ModuleType, task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "analysis"
     more = ["--output", str(out), "--no-pictures", "--size-edges", "0", "20", "inf"]
-    assert tool.main(arguments(task, *more, "--protocol", "mmrotate")) == 0
+    assert run_command("evaluate", arguments(task, *more, "--protocol", "mmrotate")) == 0
     assert (
         "Task 1, mmrotate's rules, IoU >= 0.5, 11point, difficult: count" in capsys.readouterr().out
     )
@@ -110,16 +103,16 @@ def test_analysis_and_protocols_reach_the_files(
     assert content["protocol"] == "mmrotate" and content["difficult"] == "count"
     assert [entry["high"] for entry in content["mean_by_size"]] == [20.0, None]
     assert (out / "matches.json").is_file() and not list(out.glob("*.png"))
-    assert tool.main(arguments(task, "--size-edges", "5", "5")) == 1
+    assert run_command("evaluate", arguments(task, "--size-edges", "5", "5")) == 1
     assert "--size-edges: expected at least two increasing" in capsys.readouterr().err
 
 
 def test_upright_boxes(
-    tool: ModuleType, task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (task[0] / "Task2_plane.txt").write_text("P1 0.9 0 0 10 10\nP2 0.8 0 0 10.5 10\n")
     out = tmp_path / "ap.json"
-    assert tool.main(arguments(task, "--task", "2", "--json", str(out))) == 0
+    assert run_command("evaluate", arguments(task, "--task", "2", "--json", str(out))) == 0
     content = json.loads(out.read_text())
     assert content["task"] == 2 and content["classes"]["plane"]["ap"] == pytest.approx(1.0)
     # Inclusive pixels, 11 against 11.5 px wide: IoU 0.957, above all overlaps of the sweep.
@@ -127,7 +120,7 @@ def test_upright_boxes(
 
 
 def test_bad_input_is_an_error_without_traceback(
-    tool: ModuleType, task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cases = [
         ((tmp_path / "absent", task[1]), [], "expected a folder or a zip"),
@@ -136,17 +129,17 @@ def test_bad_input_is_an_error_without_traceback(
         (task, ["--image-list", str(tmp_path / "absent")], "absent"),
     ]
     for source, more, message in cases:
-        assert tool.main(arguments(source, *more)) == 1
+        assert run_command("evaluate", arguments(source, *more)) == 1
         assert message in capsys.readouterr().err
     (task[0] / "Task1_ship.txt").write_text("P1 0.5 0 0 1 0 1 1 0 1\nP1 nan 0 0 1 0 1 1 0 1\n")
-    assert tool.main(arguments(task)) == 1
+    assert run_command("evaluate", arguments(task)) == 1
     assert "Task1_ship.txt:2: expected a finite number, got 'nan'" in capsys.readouterr().err
 
 
 def test_the_table_is_printed_before_files_are_written(
-    tool: ModuleType, task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    task: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    assert tool.main(arguments(task, "--output", str(tmp_path / "file"))) == 1
+    assert run_command("evaluate", arguments(task, "--output", str(tmp_path / "file"))) == 1
     shown = capsys.readouterr()
     assert "mean over 1 classes" in shown.out and str(tmp_path / "file") in shown.err

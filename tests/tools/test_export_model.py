@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shlex
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
+from tcm_d2.cli import export
+from tcm_d2.cli.main import run_command
+from tcm_d2.cli.options.export import parse_arguments
 from tcm_d2.config.run import open_config
 from tcm_d2.export.files import METADATA_FILE
 from tests.conftest import REPO_DIR
 from tests.engine.small_detector import write_config
-
-
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    path = REPO_DIR / "tools" / "export_model.py"
-    spec = importlib.util.spec_from_file_location("export_model", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +28,6 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.pt2"])
 def test_file_is_written_and_compared(
-    tool: ModuleType,
     arguments: list[str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -48,20 +38,25 @@ def test_file_is_written_and_compared(
             pytest.importorskip(package, reason="the extra 'export' is not installed")
     output = tmp_path / name
     options = ["--output", str(output), "--size", "64", "96", "--batch-size", "2", "--check"]
-    assert tool.main([*arguments, *options]) == 0, capsys.readouterr().err
+    assert run_command("export", [*arguments, *options]) == 0, capsys.readouterr().err
     printed = capsys.readouterr().out
     assert "largest difference from the model: corners" in printed
     assert f"{output}: " in printed and "outputs boxes, class_scores, centerness" in printed
 
 
-def test_words_are_folded_into_the_file(tool: ModuleType, tmp_path: Path) -> None:
+def test_words_are_folded_into_the_file(tmp_path: Path) -> None:
     config, override = str(write_config(tmp_path)), ["MODEL.ROTATED_HEAD.CLASSIFIER", "text"]
     detector = open_config(config, override).build_model()
     torch.save({"model": detector.state_dict()}, tmp_path / "w.pth")
     words = ["wind-turbine", "bus", "plane"]
     arguments = ["--config-file", config, "--weights", str(tmp_path / "w.pth"), "--classes", *words]
     output = tmp_path / "m.pt2"
-    assert tool.main([*arguments, "--output", str(output), "--size", "64", "64", *override]) == 0
+    assert (
+        run_command(
+            "export", [*arguments, "--output", str(output), "--size", "64", "64", *override]
+        )
+        == 0
+    )
     extra = {METADATA_FILE: ""}
     program = torch.export.load(output, extra_files=extra).module()
     assert json.loads(extra[METADATA_FILE])["class_names"] == words
@@ -77,7 +72,6 @@ def test_words_are_folded_into_the_file(tool: ModuleType, tmp_path: Path) -> Non
     ],
 )
 def test_bad_input_is_answered_in_one_line(
-    tool: ModuleType,
     arguments: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -86,38 +80,36 @@ def test_bad_input_is_answered_in_one_line(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert tool.main([*arguments, *more]) == 1
+    assert run_command("export", [*arguments, *more]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
 def test_existing_file_is_kept(
-    tool: ModuleType, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "m.onnx").write_bytes(b"old")
-    assert tool.main([*arguments, "--output", str(tmp_path / "m.onnx")]) == 1
+    assert run_command("export", [*arguments, "--output", str(tmp_path / "m.onnx")]) == 1
     assert "exists; --overwrite replaces it" in capsys.readouterr().err
     assert (tmp_path / "m.onnx").read_bytes() == b"old"
 
 
-def test_check_refuses_another_models_file(
-    tool: ModuleType, arguments: list[str], tmp_path: Path
-) -> None:
+def test_check_refuses_another_models_file(arguments: list[str], tmp_path: Path) -> None:
     output = tmp_path / "m.pt2"
     options = ["--output", str(output), "--size", "64", "96", "--batch-size", "2"]
-    assert tool.main([*arguments, *options]) == 0
+    assert run_command("export", [*arguments, *options]) == 0
     other = open_config(arguments[1]).build_model()
     torch.nn.init.ones_(other.head.class_predictor.bias)
     with pytest.raises(ValueError, match=r"m\.pt2: largest difference .*; allowed are 0\.1 px"):
-        tool.check(tool.DenseModel(other, kind="dense"), output, 2, (64, 96))
+        export.check(export.DenseModel(other, kind="dense"), output, 2, (64, 96))
 
 
-def test_commands_of_the_documentation_are_understood(tool: ModuleType) -> None:
+def test_commands_of_the_documentation_are_understood() -> None:
     lines = (REPO_DIR / "docs" / "export.md").read_text().splitlines()
     commands = [line for line in lines if line.startswith("python tools/export_model.py")]
     assert len(commands) >= 3
     for command in commands:
-        args = tool.parse_arguments(shlex.split(command)[2:])
+        args = parse_arguments(shlex.split(command)[2:])
         assert (REPO_DIR / args.config_file).is_file() and not args.opts
         assert args.output.suffix in (".onnx", ".pt2")

@@ -4,42 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import io
-import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
-TOOLS_DIR = Path(__file__).resolve().parents[2] / "tools"
+from tcm_d2.cli import detectron2_edits as edits
+from tcm_d2.cli import install_detectron2 as installer
+from tcm_d2.cli.main import run_command
 
 
-@pytest.fixture(scope="module")
-def tools() -> Iterator[tuple[ModuleType, ModuleType]]:
-    """The modules install_detectron2 and detectron2_edits."""
-    sys.path.insert(0, str(TOOLS_DIR))
-    try:
-        import detectron2_edits
-        import install_detectron2
-    finally:
-        sys.path.remove(str(TOOLS_DIR))
-    yield install_detectron2, detectron2_edits
-
-
-@pytest.fixture
-def installer(tools: tuple[ModuleType, ModuleType]) -> ModuleType:
-    return tools[0]
-
-
-@pytest.fixture
-def edits(tools: tuple[ModuleType, ModuleType]) -> ModuleType:
-    return tools[1]
-
-
-def make_source(folder: Path, edits: ModuleType) -> Path:
+def make_source(folder: Path) -> Path:
     """Write a source tree that holds just the text the edits look for."""
     for edit in edits.EDITS:
         path = folder / edit.file
@@ -59,10 +36,8 @@ def make_archive(path: Path, members: dict[str, str]) -> Path:
     return path
 
 
-def test_edits_replace_every_occurrence_and_add_the_new_files(
-    tmp_path: Path, edits: ModuleType
-) -> None:
-    source = make_source(tmp_path / "source", edits)
+def test_edits_replace_every_occurrence_and_add_the_new_files(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source")
     edits.apply_edits(source)
     everything = "".join(path.read_text() for path in source.rglob("*.py"))
     for removed in ("np.bool)", "np.float)", "np.str)", "pkg_resources", "Image.LINEAR"):
@@ -71,10 +46,8 @@ def test_edits_replace_every_occurrence_and_add_the_new_files(
         compile((source / new.file).read_text(), new.file, "exec")
 
 
-def test_an_edit_that_does_not_apply_names_itself_and_changes_nothing(
-    tmp_path: Path, edits: ModuleType
-) -> None:
-    source = make_source(tmp_path / "source", edits)
+def test_an_edit_that_does_not_apply_names_itself_and_changes_nothing(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source")
     changed = source / "detectron2/utils/visualizer.py"
     changed.write_text("np.bool)\n")  # once, where 3 times are expected
     before = {path: path.read_bytes() for path in source.rglob("*.py")}
@@ -85,10 +58,8 @@ def test_an_edit_that_does_not_apply_names_itself_and_changes_nothing(
     assert {path: path.read_bytes() for path in source.rglob("*.py")} == before
 
 
-def test_a_missing_file_and_an_existing_new_file_are_refused(
-    tmp_path: Path, edits: ModuleType
-) -> None:
-    source = make_source(tmp_path / "source", edits)
+def test_a_missing_file_and_an_existing_new_file_are_refused(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source")
     (source / "detectron2/layers/nms.py").unlink()
     (source / edits.NEW_FILES[0].file).write_text("")
     with pytest.raises(edits.EditError) as error:
@@ -97,12 +68,12 @@ def test_a_missing_file_and_an_existing_new_file_are_refused(
     assert "to be added, but exists" in str(error.value)
 
 
-def test_every_edit_gives_its_reason(edits: ModuleType) -> None:
+def test_every_edit_gives_its_reason() -> None:
     assert all(edit.reason and edit.times > 0 and edit.old != edit.new for edit in edits.EDITS)
     assert len(edits.describe_edits().splitlines()) == len(edits.EDITS) + len(edits.NEW_FILES)
 
 
-def test_missing_extension_raises_an_error_that_names_the_operator(edits: ModuleType) -> None:
+def test_missing_extension_raises_an_error_that_names_the_operator() -> None:
     namespace: dict[str, type] = {}
     exec(edits.NEW_FILES[0].text, namespace)
     missing = namespace["MissingExtension"]()
@@ -112,7 +83,7 @@ def test_missing_extension_raises_an_error_that_names_the_operator(edits: Module
         _ = missing.__wrapped__
 
 
-def test_missing_extension_passes_on_what_torch_has(edits: ModuleType) -> None:
+def test_missing_extension_passes_on_what_torch_has() -> None:
     namespace: dict[str, type] = {}
     exec(edits.NEW_FILES[0].text, namespace)
     library = torch.library.Library("detectron2", "FRAGMENT")
@@ -121,7 +92,7 @@ def test_missing_extension_passes_on_what_torch_has(edits: ModuleType) -> None:
 
 
 def test_a_file_with_another_hash_is_refused_before_it_is_opened(
-    tmp_path: Path, installer: ModuleType, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = make_archive(tmp_path / "pb1-detectron2-0.6.tar.gz", {"a/detectron2/x.py": ""})
     monkeypatch.setattr(installer, "find_detectron2", lambda: None)
@@ -131,24 +102,24 @@ def test_a_file_with_another_hash_is_refused_before_it_is_opened(
 
 
 def test_a_found_detectron2_is_left_alone(
-    installer: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = installer.FoundDetectron2("0.6+main", "/somewhere/detectron2", "")
     monkeypatch.setattr(installer, "find_detectron2", lambda: found)
     monkeypatch.setattr(installer, "run_pip", lambda *_, **__: pytest.fail("pip was run"))
-    assert installer.main([]) == 0
+    assert run_command("install-detectron2", []) == 0
     assert (
         "found Detectron2 0.6+main in /somewhere/detectron2: left alone" in capsys.readouterr().out
     )
 
 
 def test_a_broken_detectron2_is_reported_not_replaced(
-    installer: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = installer.FoundDetectron2("0.6", "/x/detectron2", "AttributeError: LINEAR")
     monkeypatch.setattr(installer, "find_detectron2", lambda: found)
     monkeypatch.setattr(installer, "run_pip", lambda *_, **__: pytest.fail("pip was run"))
-    assert installer.main([]) == 1
+    assert run_command("install-detectron2", []) == 1
     message = capsys.readouterr().err
     assert "AttributeError: LINEAR" in message
     assert "--force" in message
@@ -156,8 +127,6 @@ def test_a_broken_detectron2_is_reported_not_replaced(
 
 @pytest.mark.parametrize(("error", "has_current_edits"), [("ImportError: x", True), ("", False)])
 def test_its_own_installation_is_renewed_when_broken_or_made_with_other_edits(
-    installer: ModuleType,
-    edits: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     error: str,
     has_current_edits: bool,
@@ -174,19 +143,15 @@ def test_its_own_installation_is_renewed_when_broken_or_made_with_other_edits(
         installer.install(sdist=Path("a.tar.gz"), force=False)
 
 
-def test_a_member_outside_the_target_folder_is_refused(
-    tmp_path: Path, installer: ModuleType
-) -> None:
+def test_a_member_outside_the_target_folder_is_refused(tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "a.tar.gz", {"a/detectron2/x.py": "", "../evil.py": ""})
     with pytest.raises(installer.InstallError, match=r"'\.\./evil\.py' leaves the target folder"):
         installer.unpack_source(archive, tmp_path / "target")
     assert not (tmp_path / "evil.py").exists()
 
 
-def test_the_wheel_holds_the_edited_files_projects_and_their_record(
-    tmp_path: Path, installer: ModuleType, edits: ModuleType
-) -> None:
-    source = make_source(tmp_path / "source", edits)
+def test_the_wheel_holds_the_edited_files_projects_and_their_record(tmp_path: Path) -> None:
+    source = make_source(tmp_path / "source")
     edits.apply_edits(source)
     config = source / "detectron2/model_zoo/configs/a.yaml"
     config.parent.mkdir(parents=True)
@@ -213,7 +178,7 @@ def test_the_wheel_holds_the_edited_files_projects_and_their_record(
     assert "black" not in [row for row in metadata.splitlines() if row.startswith("Requires-Dist")]
 
 
-def test_verify_sha256_accepts_the_right_file(tmp_path: Path, installer: ModuleType) -> None:
+def test_verify_sha256_accepts_the_right_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"text")
     installer.verify_sha256(path, hashlib.sha256(b"text").hexdigest())

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import REPO_DIR
+from tcm_d2.cli.main import run_command
 
 GOOD = [
     "5 5 25 5 25 15 5 15 ship 0",
@@ -22,21 +19,8 @@ GOOD = [
 ]
 
 
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    path = REPO_DIR / "tools" / "validate_dataset.py"
-    spec = importlib.util.spec_from_file_location("validate_dataset", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def check(
-    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str]]:
+def check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """Write image "a" (64 x 80) with these label lines, run the tool, return status and text."""
 
     def run(lines: Sequence[str], *options: str, classes: Sequence[str] = ("ship", "plane")):
@@ -48,7 +32,7 @@ def check(
         (tmp_path / "labelTxt" / "a.txt").write_text("".join(f"{line}\n" for line in lines))
         arguments = ["--root", str(tmp_path), "--quiet", "--workers", "1", *options]
         arguments += ["--classes", *classes] if classes else []
-        status = tool.main(arguments)
+        status = run_command("validate", arguments)
         streams = capsys.readouterr()
         return status, streams.out + streams.err
 

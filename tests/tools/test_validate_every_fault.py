@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
-import pytest
 from PIL import Image
 
+from tcm_d2.cli.main import run_command
 from tests.conftest import REPO_DIR
 from tests.data.foreign_files import coco
 
@@ -38,24 +35,14 @@ LABELS = {
 }
 
 
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("validate_dataset", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def _picture(path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (100, 100, 3), dtype=np.uint8)
     assert cv2.imwrite(str(path), picture)
 
 
-def _kinds(tool: ModuleType, out: Path, *words: object) -> set[str]:
+def _kinds(out: Path, *words: object) -> set[str]:
     arguments = [*map(str, words), "--output", str(out), "--num-pictures", "0", "--quiet"]
-    assert tool.main([*arguments, "--workers", "1"]) == 1
+    assert run_command("validate", [*arguments, "--workers", "1"]) == 1
     findings = json.loads((out / "report.json").read_text())["findings"]
     return {finding["kind"] for finding in findings}
 
@@ -113,19 +100,17 @@ def make_coco_set(folder: Path) -> set[str]:
     }  # fmt: skip
 
 
-def test_one_of_each_fault_in_a_data_set_is_found(tool: ModuleType, tmp_path: Path) -> None:
+def test_one_of_each_fault_in_a_data_set_is_found(tmp_path: Path) -> None:
     wanted = make_dota_set(tmp_path / "set")
     names = ("--classes", "ship", "plane", "car")
-    found = _kinds(tool, tmp_path / "out", "--root", tmp_path / "set", *names)
+    found = _kinds(tmp_path / "out", "--root", tmp_path / "set", *names)
     assert found == wanted
 
 
-def test_one_of_each_fault_in_annotations_of_another_format_is_found(
-    tool: ModuleType, tmp_path: Path
-) -> None:
+def test_one_of_each_fault_in_annotations_of_another_format_is_found(tmp_path: Path) -> None:
     wanted = make_coco_set(tmp_path / "set")
     where = ("--images", tmp_path / "set" / "images", "--annotations", tmp_path / "set" / "a.json")
-    assert _kinds(tool, tmp_path / "out", *where) >= wanted
+    assert _kinds(tmp_path / "out", *where) >= wanted
 
 
 def test_the_page_lists_what_is_found(tmp_path: Path) -> None:

@@ -1,28 +1,12 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
 
-from tests.conftest import REPO_DIR
-
-
-@pytest.fixture
-def tool() -> ModuleType:
-    pytest.importorskip("tcm_d2.visualize.draw")
-    spec = importlib.util.spec_from_file_location(
-        "visualize_data", REPO_DIR / "tools" / "visualize_data.py"
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+from tcm_d2.cli.main import run_command
 
 
 @pytest.fixture
@@ -39,18 +23,18 @@ def root(tmp_path: Path) -> Path:
     ("source", "file_name"), [("annotations", "P1.png"), ("loader", "P1_loaded.png")]
 )
 def test_draws_what_is_annotated_and_what_is_loaded(
-    tool: ModuleType, root: Path, source: str, file_name: str
+    root: Path, source: str, file_name: str
 ) -> None:
     arguments = ["--images", root / "images", "--labels", root / "labelTxt"]
     arguments += ["--output", root / "pictures", "--source", source, "--class-masks"]
-    assert tool.main([str(argument) for argument in arguments]) == 0
+    assert run_command("draw-data", [str(argument) for argument in arguments]) == 0
     picture = cv2.imread(str(root / "pictures" / file_name))
     assert picture.shape == (96, 128, 3)
     assert (picture != 90).any()
 
 
 def test_missing_folders_get_one_sentence(
-    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert tool.main(["--patch-dir", str(tmp_path / "nowhere")]) == 1
+    assert run_command("draw-data", ["--patch-dir", str(tmp_path / "nowhere")]) == 1
     assert "tools/split_dota.py" in capsys.readouterr().err

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import numpy as np
@@ -11,21 +8,10 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
+from tcm_d2.cli.main import run_command
 from tcm_d2.visualize.palette import FALSE_COLOR, HIT_COLOR, MISSED_COLOR
-from tests.conftest import REPO_DIR
 from tests.engine.small_detector import small_config
 from tests.report.scene import NAMES, write_scene
-
-
-@pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    path = REPO_DIR / "tools" / "visualize_predictions.py"
-    spec = importlib.util.spec_from_file_location("visualize_predictions", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def has_color(path: Path, color: tuple[int, int, int]) -> bool:
@@ -33,32 +19,32 @@ def has_color(path: Path, color: tuple[int, int, int]) -> bool:
     return bool((np.abs(picture - np.array(color)).max(2) < 40).any())
 
 
-def run(tool: ModuleType, folder: Path, *more: object) -> int:
+def run(folder: Path, *more: object) -> int:
     given = ["--images", folder / "images", "--detections", folder / "results"]
     given += ["--output", folder / "pictures", *more, "--classes", *NAMES]
-    return tool.main([str(argument) for argument in given])
+    return run_command("draw", [str(argument) for argument in given])
 
 
-def test_detections_alone(tool: ModuleType, tmp_path: Path) -> None:
-    assert run(tool, write_scene(tmp_path), "--num", 2, "--headings") == 0
+def test_detections_alone(tmp_path: Path) -> None:
+    assert run(write_scene(tmp_path), "--num", 2, "--headings") == 0
     assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["P1.png", "P2.png"]
 
 
-def test_against_the_truth(tool: ModuleType, tmp_path: Path) -> None:
-    assert run(tool, write_scene(tmp_path), "--labels", tmp_path / "labelTxt") == 0
+def test_against_the_truth(tmp_path: Path) -> None:
+    assert run(write_scene(tmp_path), "--labels", tmp_path / "labelTxt") == 0
     assert has_color(tmp_path / "pictures" / "P1.png", HIT_COLOR)
     third = tmp_path / "pictures" / "P3.png"
     assert has_color(third, FALSE_COLOR) and has_color(third, MISSED_COLOR)
 
 
-def test_score_maps(tool: ModuleType, tmp_path: Path) -> None:
+def test_score_maps(tmp_path: Path) -> None:
     folder = write_scene(tmp_path)
     model = build_model(small_config(tmp_path))
     torch.save({"model": model.state_dict()}, tmp_path / "w.pth")
     arguments = ["--images", folder / "images" / "P1.png", "--score-maps", "--map-classes", "ship"]
     arguments += ["--config-file", tmp_path / "small.yaml", "--weights", tmp_path / "w.pth"]
     arguments += ["--output", tmp_path / "pictures", "--classes", "plane", "ship"]
-    assert tool.main([str(argument) for argument in arguments]) == 0
+    assert run_command("draw", [str(argument) for argument in arguments]) == 0
     (sheet,) = (tmp_path / "pictures").iterdir()
     assert sheet.name == "P1_score_maps.jpg"
     assert cv2.imread(str(sheet)).shape[1] == 2 * 406 + 6
@@ -66,14 +52,14 @@ def test_score_maps(tool: ModuleType, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["--images", "--detections", "--labels"])
 def test_missing_files_get_one_sentence(
-    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    assert run(tool, write_scene(tmp_path), name, tmp_path / "nowhere") == 1
+    assert run(write_scene(tmp_path), name, tmp_path / "nowhere") == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "nowhere" in error
 
 
-def test_nothing_to_draw_is_said(tool: ModuleType, tmp_path: Path) -> None:
+def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
     for more in ([], ["--score-maps"]):
         with pytest.raises(SystemExit):
-            tool.main(["--images", str(tmp_path), *more])
+            run_command("draw", ["--images", str(tmp_path), *more])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tcm_d2.evaluation.files.lint import RULES, lint_results, lint_task1
+from tcm_d2.evaluation.files.lint import lint_results, lint_task1
+from tcm_d2.evaluation.files.lint_rules import RULES
 
 CLASSES = ("plane", "small-vehicle")
 ROW = "P0001 0.5 0 0 10 0 10 10 0 10"

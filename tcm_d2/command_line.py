@@ -1,4 +1,6 @@
-"""One vocabulary for the options of all tools; words of earlier releases go on working.
+"""What all command lines share; the standard library only, so that ``--help`` comes at once.
+
+One vocabulary for the options; words of earlier releases go on working:
 
 ==================  =============================================
 --images            image files or folders
@@ -18,6 +20,36 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+
+
+def new_parser(description: str | None, prog: str | None) -> argparse.ArgumentParser:
+    """Return a parser that shows its description as it is written.
+
+    Args:
+        description: ``%(prog)s`` in it becomes the program's name.
+        prog: how the program was called; None takes the process's own name.
+    """
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_import_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--import``; what it names goes to `tcm_d2.config.registries.import_user_parts`.
+
+    Only the person at the command line names code to run, never a configuration.
+    """
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE_OR_FILE",
+        help="my_package.my_head or my_head.py: run it first, so that it registers parts or data "
+        "sets of your own; may be repeated",
+    )
 
 
 def parse_options(

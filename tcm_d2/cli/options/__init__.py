@@ -1,0 +1,1 @@
+"""What each command takes; parsed before anything but the standard library is loaded."""

@@ -87,6 +87,9 @@ def _add_tcm_keys(cfg: CfgNode) -> None:
     cfg.MODEL.TCM.PROMPT_TEMPLATE = "{label}"
     # N1: token ids kept per class, start and end token included.
     cfg.MODEL.TCM.TOKENS_PER_CLASS = 8
+    # Words whose token embeddings the learnable context starts from, such as "a photo of a"; it has
+    # as many vectors as they have tokens. "": random ones that fill the text tower (as published).
+    cfg.MODEL.TCM.CONTEXT_WORDS = ""
     # Language prompt generator: "none" (as published for DOTA), "image" (as in the CVPR paper) or
     # "meta" (FastTCM: from a learnt query, so that class embeddings depend on weights only).
     cfg.MODEL.TCM.PROMPT_GENERATOR = "none"
@@ -97,7 +100,10 @@ def _add_tcm_keys(cfg: CfgNode) -> None:
     cfg.MODEL.TCM.BIMODAL_MATCHING_INIT = "identity"
     # tau: the score map is cosine / tau.
     cfg.MODEL.TCM.TEMPERATURE = 0.07
-    # Context decoders (visual prompt and text update).
+    # The visual prompt and the text update; False leaves one out, to tell what it brings.
+    cfg.MODEL.TCM.VISUAL_PROMPT = True
+    cfg.MODEL.TCM.TEXT_UPDATE = True
+    # Context decoders of these two.
     cfg.MODEL.TCM.DECODER_WIDTH = 256
     cfg.MODEL.TCM.DECODER_HEADS = 4
     cfg.MODEL.TCM.DECODER_LAYERS = 3

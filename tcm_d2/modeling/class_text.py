@@ -20,6 +20,7 @@ from tcm_d2.modeling.clip.text import (
     PromptedTextEncoder,
     format_prompts,
     tokenize_prompts,
+    tokenize_words,
 )
 from tcm_d2.modeling.tcm.tcm import TCM
 
@@ -33,11 +34,14 @@ class ClassTextConfig:
         class_names: in label order.
         template: text put around a name in place of ``{label}``.
         tokens_per_class: N1, start and end of text included; the context takes the other places.
+        context_words: what the context starts from, in as many vectors as tokens; "" random ones.
+            Earlier copies do not name it.
     """
 
     class_names: Sequence[str]
     template: str
     tokens_per_class: int
+    context_words: str = ""
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -47,6 +51,7 @@ class ClassTextConfig:
             "class_names": tcm.CLASS_NAMES,
             "template": tcm.PROMPT_TEMPLATE,
             "tokens_per_class": tcm.TOKENS_PER_CLASS,
+            "context_words": tcm.CONTEXT_WORDS,
         }
 
 
@@ -78,6 +83,26 @@ class ClassText(PromptedTextEncoder):
         )
         super().__init__(clip, token_ids)
         self._kept = KeptTensor()
+        self._context_ids: list[int] | None = None
+        if config.context_words:
+            self._context_ids = tokenize_words(config.context_words)
+            if len(self._context_ids) > super().num_context:
+                raise ValueError(
+                    f"context words: expected at most {super().num_context} tokens beside those "
+                    f"of the class, got {len(self._context_ids)} ({config.context_words!r}); set "
+                    "MODEL.TCM.CONTEXT_WORDS or TOKENS_PER_CLASS"
+                )
+
+    @property
+    def num_context(self) -> int:
+        """N2: how many context vectors stand before a class."""
+        return super().num_context if self._context_ids is None else len(self._context_ids)
+
+    def initial_context(self) -> Tensor | None:
+        """Return what the context starts from (N2, D), or None for random numbers."""
+        if self._context_ids is None:
+            return None
+        return self.token_embedding.weight[self._context_ids].detach()
 
     def encode(self, tcm: TCM, global_NC: Tensor | None = None) -> Tensor:
         """Run the text tower: (K, C), or (N, K, C) where the prompts depend on the images.

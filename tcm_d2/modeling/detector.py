@@ -123,6 +123,9 @@ class RotatedOneStageDetector(nn.Module):
                 token_width=text_side.token_width,
                 num_context=self.text_encoder.num_context,
             )
+            context = self.text_encoder.initial_context()
+            if context is not None:
+                self.tcm.context = nn.Parameter(context.clone())
         self.score_map_level = neck.in_features[-1]
         self.is_open_vocabulary = reads_text(head)
         if self.is_open_vocabulary:

@@ -37,6 +37,10 @@ UNNAMED = {
     "model.neck.num_extra_levels": FPNConfig.num_extra_levels,
     "model.head.anchor_generator.width_side": AnchorGenerator.__init__.__kwdefaults__["width_side"],
     "model.head.coder._target_": dotted_name(DeltaBoxCoder),
+    "model.head.classifier": "linear",
+    "model.class_text.context_words": "",
+    "model.tcm.visual_prompt": True,
+    "model.tcm.text_update": True,
     **{f"model.head.coder.{name}": value for name, value in asdict(PUBLISHED_CODER).items()},
 }
 EXACT_THEN = ["model.head.assigner.iou_rounding=reference"]

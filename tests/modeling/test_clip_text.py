@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from tcm_d2.modeling.clip.text import format_prompts, tokenize_prompts
-from tests.modeling.small_clip import PROMPTS, small_towers
+from tests.modeling.small_clip import PROMPTS, TEXT, small_towers
 
 TOKEN_WIDTH, JOINT_WIDTH, NUM_CONTEXT = 64, 48, 12
 
@@ -144,3 +146,23 @@ def test_common_beginning_computed_once_equals_whole_sequences(text) -> None:
             x = text.transformer(x + text.positional_embedding, attn_mask=mask)
             x = text.ln_final(x[torch.arange(3), end_index]) @ text.text_projection
             torch.testing.assert_close(actual, x, rtol=1e-4, atol=1e-5)
+
+
+def test_context_of_words_reads_like_the_words_themselves() -> None:
+    words = replace(TEXT, context_words="a photo of a")
+    text = small_towers(text=words).text
+    context = text.initial_context()
+    assert context is not None and text.num_context == len(context) == 4
+    found = text(context, None)
+    spelled = replace(TEXT, template="a photo of a {label}", tokens_per_class=12)
+    torch.manual_seed(0)
+    whole = small_towers(text=spelled).text
+    whole.load_state_dict(text.state_dict())
+    nothing = torch.empty(0, context.shape[1])
+    torch.testing.assert_close(found, whole(nothing, None), rtol=1e-4, atol=1e-5)
+
+
+def test_more_context_words_than_the_tower_has_room_for_are_refused() -> None:
+    words = replace(TEXT, context_words="a photo " * 10)
+    with pytest.raises(ValueError, match=r"context words: expected at most 12 tokens .*got 20"):
+        small_towers(text=words)

@@ -83,6 +83,25 @@ def test_text_update_does_not_see_the_visual_prompt() -> None:
     assert not torch.allclose(after.dense_NCHW, before.dense_NCHW)
 
 
+def test_updates_that_are_left_out_leave_tokens_and_embeddings_as_they_are() -> None:
+    global_NC, dense, text = make_inputs()
+    whole = make_tcm(visual_scale_init=0.5, text_scale_init=0.5).eval()
+    for off in ("visual_prompt", "text_update"):
+        part = make_tcm(visual_scale_init=0.5, text_scale_init=0.5, **{off: False}).eval()
+        missing = part.load_state_dict(whole.state_dict(), strict=False)
+        assert not missing.missing_keys and missing.unexpected_keys
+        output, full = part(global_NC, dense, text), whole(global_NC, dense, text)
+        if off == "visual_prompt":
+            assert torch.equal(output.dense_NCHW, dense)
+            assert torch.equal(output.text_NKC, full.text_NKC)
+        else:
+            assert torch.equal(output.text_NKC[0], text)
+            assert torch.equal(output.dense_NCHW, full.dense_NCHW)
+        output.score_map_NKHW.sum().backward()
+        scale = "visual_scale" if off == "visual_prompt" else "text_scale"
+        assert not dict(part.named_parameters())[scale].requires_grad
+
+
 @pytest.mark.parametrize("prompt_generator", ["none", "image", "meta"])
 @pytest.mark.parametrize("bimodal", ["", "identity", "ones"])
 def test_gradient_reaches_every_parameter(prompt_generator: str, bimodal: str) -> None:

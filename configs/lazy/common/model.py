@@ -31,7 +31,7 @@ model = L(RotatedOneStageDetector)(
     ),
     # None, as tcm, for a detector without text.
     class_text=L(ClassTextConfig)(
-        class_names=DOTA_V1_PROMPTS, template="{label}", tokens_per_class=8
+        class_names=DOTA_V1_PROMPTS, template="{label}", tokens_per_class=8, context_words=""
     ),
     tcm=L(TCMConfig)(
         decoder_width=256,
@@ -44,6 +44,8 @@ model = L(RotatedOneStageDetector)(
         prompt_generator="none",
         bimodal_matching=False,
         bimodal_matching_init="identity",
+        visual_prompt=True,
+        text_update=True,
     ),
     neck=L(FPNConfig)(
         in_features=["res3", "res4", "res5"],

@@ -48,7 +48,7 @@ class PromptedTextEncoder(nn.Module):
 
     @property
     def num_context(self) -> int:
-        """N2: how many context vectors fill the sequence."""
+        """N2: how many context vectors fill the tower's sequence."""
         return self.positional_embedding.shape[0] - self.class_token_ids.shape[1]
 
     def forward(self, context: Tensor, image_prompt: Tensor | None) -> Tensor:
@@ -69,7 +69,7 @@ class PromptedTextEncoder(nn.Module):
         suffixes = encode_with_shared_prefix(
             self.transformer.resblocks,
             prefix + self.positional_embedding[:num_prefix],
-            suffixes + self.positional_embedding[num_prefix:],
+            suffixes + self.positional_embedding[num_prefix : num_prefix + suffixes.shape[2]],
         )
         # End-of-text has the highest id of the vocabulary. The final layer norm is per position:
         # only the one position needed is normalised.
@@ -132,6 +132,12 @@ def tokenize_prompts(prompts: Sequence[str], *, tokens_per_class: int, vocab_siz
             f"{vocab_size}; set MODEL.CLIP.VOCAB_SIZE"
         )
     return tokenizer(list(prompts), context_length=tokens_per_class)
+
+
+def tokenize_words(text: str) -> list[int]:
+    """Return the token ids of a text, without start and end of text."""
+    ids: list[int] = _load_tokenizer().encode(text)
+    return ids
 
 
 def decode_prompts(class_token_ids: Tensor) -> list[str]:

@@ -42,6 +42,9 @@ class TCMConfig:
             token, as in the CVPR paper) or "meta" (one from a learnt query: FastTCM).
         bimodal_matching: move class embeddings along each image's global token (FastTCM).
         bimodal_matching_init: start of its matrix, "identity" or "ones".
+        visual_prompt: add what the places gather from the class embeddings; False to tell what it
+            brings. Earlier copies name neither this nor the next.
+        text_update: move the class embeddings by what they gather from the image; likewise.
     """
 
     decoder_width: int
@@ -54,6 +57,8 @@ class TCMConfig:
     prompt_generator: str
     bimodal_matching: bool
     bimodal_matching_init: str
+    visual_prompt: bool = True
+    text_update: bool = True
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -95,6 +100,8 @@ class TCM(nn.Module):
         prompt_generator: tokens of the joint space -> prompts of the text tower, or None.
         meta_query: (C,) what the prompt generator gets in place of global tokens, or None.
         bimodal_matching: class embeddings and global tokens -> embeddings per image, or None.
+        visual_decoder: what places gather from the class embeddings, or None.
+        text_decoder: what class embeddings gather from the image, or None.
     """
 
     context: nn.Parameter | None
@@ -128,6 +135,9 @@ class TCM(nn.Module):
         nn.init.trunc_normal_(self.context, std=CONTEXT_INIT_STD)
         self.visual_scale = nn.Parameter(torch.tensor(float(config.visual_scale_init)))
         self.text_scale = nn.Parameter(torch.full((joint_width,), float(config.text_scale_init)))
+        # Scales stay, without a gradient, where their update is left out.
+        self.visual_scale.requires_grad_(config.visual_prompt)
+        self.text_scale.requires_grad_(config.text_update)
         self.visual_decoder, self.text_decoder = (
             ContextDecoder(
                 joint_width=joint_width,
@@ -136,7 +146,9 @@ class TCM(nn.Module):
                 num_layers=config.decoder_layers,
                 dropout=config.decoder_dropout,
             )
-            for _ in range(2)
+            if is_used
+            else None
+            for is_used in (config.visual_prompt, config.text_update)
         )
         self.prompt_generator, self.meta_query, self.bimodal_matching = None, None, None
         if config.prompt_generator != "none":
@@ -194,10 +206,11 @@ class TCM(nn.Module):
         text_NKC = text.expand(global_NC.shape[0], -1, -1)
         dense_NLC = dense_NCHW.flatten(2).transpose(1, 2)  # (N, HW, C)
         memory = torch.cat([global_NC[:, None], dense_NLC], dim=1)  # (N, 1 + HW, C)
-        visual_update = self.visual_decoder(dense_NLC, text_NKC)
-        text_update = self.text_decoder(text_NKC, memory)
-        text_NKC = text_NKC + self.text_scale * text_update
-        prompted_NLC = dense_NLC + self.visual_scale * visual_update
-        prompted_NCHW = prompted_NLC.transpose(1, 2).unflatten(-1, dense_NCHW.shape[-2:])
+        prompted_NCHW = dense_NCHW
+        if self.visual_decoder is not None:  # sees the class embeddings before their update
+            prompted_NLC = dense_NLC + self.visual_scale * self.visual_decoder(dense_NLC, text_NKC)
+            prompted_NCHW = prompted_NLC.transpose(1, 2).unflatten(-1, dense_NCHW.shape[-2:])
+        if self.text_decoder is not None:
+            text_NKC = text_NKC + self.text_scale * self.text_decoder(text_NKC, memory)
         scores = score_map(prompted_NCHW, text_NKC, temperature=self.temperature)
         return TCMOutput(scores, text_NKC, prompted_NCHW)

@@ -2,6 +2,7 @@
 
 from tcm_d2.synthetic.config import CLASS_SIZES, SyntheticConfig
 from tcm_d2.synthetic.render import RenderedImage, render_image
+from tcm_d2.synthetic.things import Thing
 from tcm_d2.synthetic.writer import SyntheticSummary, make_synthetic_dota
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "RenderedImage",
     "SyntheticConfig",
     "SyntheticSummary",
+    "Thing",
     "make_synthetic_dota",
     "render_image",
 ]

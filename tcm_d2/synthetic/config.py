@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 
@@ -65,6 +65,10 @@ class SyntheticConfig:
         density: factor on the number of places (stalls, berths, stands) that are taken.
         degradation: strength of haze, blur, noise and JPEG; 1 is the spread seen in DOTA.
         classes: class names that are drawn and labelled; nothing of other classes is drawn.
+        style: "plain" for the scenes of the embedded data set; "photo" for photo-like ones, where
+            objects have true sizes at 0.1 to 1 m per pixel and many cameras are imitated. These
+            take the image size, ``min_short_side_px``, ``difficult_short_side_px`` and ``classes``
+            from here, and nothing else.
     """
 
     image_size_px: int = 1024
@@ -77,6 +81,7 @@ class SyntheticConfig:
     density: float = 1.0
     degradation: float = 1.0
     classes: Sequence[str] = field(default=tuple(DOTA_V1_CLASSES))
+    style: Literal["plain", "photo"] = "plain"
 
     def __post_init__(self) -> None:
         if not isinstance(self.image_size_px, int) or self.image_size_px < 128:
@@ -89,6 +94,8 @@ class SyntheticConfig:
         for name in ("size_spread", "density", "degradation", "min_short_side_px"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)!r}")
+        if self.style not in ("plain", "photo"):
+            raise ValueError(f"style: expected 'plain' or 'photo', got {self.style!r}")
         unknown = [name for name in self.classes if name not in CLASS_SIZES]
         if unknown or not self.classes:
             raise ValueError(
@@ -111,4 +118,14 @@ class SyntheticConfig:
             max_aspect_ratio=4.0,
             degradation=0.5,
             classes=tuple(DOTA_V1_CLASSES if classes is None else classes),
+        )
+
+    @classmethod
+    def photo(cls, *, image_size_px: int, classes: Sequence[str] | None = None) -> SyntheticConfig:
+        """Return settings for photo-like scenes: short sides of at least 4.5 px are labelled."""
+        return cls(
+            image_size_px=image_size_px,
+            min_short_side_px=4.5,
+            classes=tuple(DOTA_V1_CLASSES if classes is None else classes),
+            style="photo",
         )

@@ -12,8 +12,10 @@ from tcm_d2.synthetic import textures
 from tcm_d2.synthetic.airfields import draw_airport, draw_heliport
 from tcm_d2.synthetic.canals import draw_canals
 from tcm_d2.synthetic.config import SyntheticConfig
+from tcm_d2.synthetic.photo.render import draw_photo
 from tcm_d2.synthetic.scene import Scene
 from tcm_d2.synthetic.sports import draw_sports
+from tcm_d2.synthetic.things import Thing
 from tcm_d2.synthetic.towns import draw_parking, draw_suburb, draw_tanks
 from tcm_d2.synthetic.waters import draw_marina, draw_port
 
@@ -55,11 +57,16 @@ SCENE_CYCLE: tuple[str, ...] = (
 
 
 class RenderedImage(NamedTuple):
-    """An image, RGB uint8 (H, W, 3), its labels and the name of its scene."""
+    """An image, RGB uint8 (H, W, 3), its labels, the name of its scene, and all named things.
+
+    Things are the labelled objects and, in photo-like scenes, also what has no class: containers,
+    trains, cranes, solar panels, houses.
+    """
 
     image: np.ndarray
     label: DotaLabel
     scene_name: str
+    things: tuple[Thing, ...]
 
 
 def scene_names(config: SyntheticConfig) -> tuple[str, ...]:
@@ -76,13 +83,26 @@ def render_image(
         config: settings of the data set.
         seed: of the data set, >= 0.
         split_index: 0 for train, 1 for val; further sets may use further numbers.
-        image_index: number in the split; also picks the kind of scene.
+        image_index: number in the split; also picks the kind of scene, except of photo-like ones.
     """
     rng = np.random.default_rng([seed, split_index, image_index])
+    if config.style == "photo":
+        world, image, name = draw_photo(rng, config)
+        return RenderedImage(image, _label(world), name, tuple(world.named))
     names = scene_names(config)
     name = names[image_index % len(names)]
     scene = Scene(rng, config)
     SCENES[name].draw(scene)
+    image = textures.grain(rng, scene.canvas.finish(), strength=1.0)
+    image = textures.degrade(rng, image, strength=config.degradation)
+    things = tuple(
+        Thing(placed.class_name.replace("-", " "), "", placed.quad, "", placed.class_name)
+        for placed in scene.canvas.objects
+    )
+    return RenderedImage(image, _label(scene), name, things)
+
+
+def _label(scene: Scene) -> DotaLabel:
     objects = [
         DotaObject(
             quad=tuple(np.round(placed.quad, _DECIMALS).reshape(-1).tolist()),
@@ -91,10 +111,7 @@ def render_image(
         )
         for placed in scene.canvas.objects
     ]
-    image = textures.grain(rng, scene.canvas.finish(), strength=1.0)
-    image = textures.degrade(rng, image, strength=config.degradation)
-    label = DotaLabel(objects, image_source="synthetic", gsd=round(scene.gsd_m, 4))
-    return RenderedImage(image, label, name)
+    return DotaLabel(objects, image_source="synthetic", gsd=round(scene.gsd_m, 4))
 
 
 def _is_difficult(scene: Scene, quad: np.ndarray, visible_fraction: float) -> bool:

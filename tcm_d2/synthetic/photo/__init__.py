@@ -1,0 +1,1 @@
+"""Scenes that look like aerial photos."""

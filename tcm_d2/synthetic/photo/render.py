@@ -1,0 +1,62 @@
+"""Photo-like images: objects of true size in scenes of many kinds, seen by many cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from tcm_d2.synthetic.config import SyntheticConfig
+from tcm_d2.synthetic.photo.airports import draw_airport, draw_heliport
+from tcm_d2.synthetic.photo.camera import photograph
+from tcm_d2.synthetic.photo.country import draw_country, draw_crossroads, draw_river
+from tcm_d2.synthetic.photo.harbours import draw_marina, draw_port, draw_sea
+from tcm_d2.synthetic.photo.town import draw_blocks
+from tcm_d2.synthetic.photo.world import World
+
+
+class PhotoKind(NamedTuple):
+    """A kind of scene: its painter, how often it comes, and its metres per pixel (log-uniform)."""
+
+    draw: Callable[[World], None]
+    weight: float
+    gsd_m: tuple[float, float]
+
+
+SCENES: dict[str, PhotoKind] = {
+    "lots": PhotoKind(lambda world: draw_blocks(world, "lots"), 17, (0.08, 0.34)),
+    "town": PhotoKind(lambda world: draw_blocks(world, "town"), 8, (0.09, 0.4)),
+    "suburb": PhotoKind(lambda world: draw_blocks(world, "suburb"), 7, (0.09, 0.4)),
+    "sports": PhotoKind(lambda world: draw_blocks(world, "sports"), 15, (0.1, 0.75)),
+    "industry": PhotoKind(lambda world: draw_blocks(world, "industry"), 9, (0.13, 0.9)),
+    "airport": PhotoKind(draw_airport, 13, (0.12, 0.85)),
+    "heliport": PhotoKind(draw_heliport, 4, (0.08, 0.4)),
+    "marina": PhotoKind(draw_marina, 11, (0.1, 0.55)),
+    "port": PhotoKind(draw_port, 6, (0.15, 1.3)),
+    "sea": PhotoKind(draw_sea, 4, (0.12, 1.2)),
+    "river": PhotoKind(draw_river, 8, (0.15, 1.2)),
+    "crossroads": PhotoKind(draw_crossroads, 7, (0.1, 0.6)),
+    "country": PhotoKind(draw_country, 4, (0.12, 0.8)),
+}
+
+
+class DrawnPhoto(NamedTuple):
+    """A scene, its finished image RGB uint8 (H, W, 3), and the name of its kind."""
+
+    world: World
+    image: np.ndarray
+    scene_name: str
+
+
+def draw_photo(rng: np.random.Generator, config: SyntheticConfig) -> DrawnPhoto:
+    """Draw one scene of a random kind and photograph it."""
+    names = list(SCENES)
+    weights = np.array([SCENES[name].weight for name in names], float)
+    name = names[rng.choice(len(names), p=weights / weights.sum())]
+    low, high = np.log(SCENES[name].gsd_m)
+    world = World(rng, config, gsd_m=float(np.exp(rng.uniform(low, high))))
+    SCENES[name].draw(world)
+    photo = photograph(rng, world.canvas.finish())
+    world.hide(photo.black)
+    return DrawnPhoto(world, photo.image, name)

@@ -112,6 +112,23 @@ def write_annotations(
 ) -> int:
     """Write annotations in the frame of the stored pixels in a format; return the number of files.
 
+    Args and errors are those of `annotation_files`.
+    """
+    files = annotation_files(images, target_format, classes=classes, image_paths=image_paths)
+    for name, content in files.items():
+        write_bytes_atomically(joined_path(out_dir, name), content)
+    return len(files)
+
+
+def annotation_files(
+    images: Sequence[AnnotatedImage],
+    target_format: str,
+    *,
+    classes: Sequence[str],
+    image_paths: Mapping[str, Path],
+) -> dict[str, bytes]:
+    """Return the files, by name, that hold annotations in the frame of the stored pixels.
+
     Args:
         images: with ``file_name`` and ``size_hw`` where ``image_paths`` lacks them.
         classes: all class names, in the order of their indices.
@@ -123,10 +140,7 @@ def write_annotations(
     target = get_format(target_format)
     if target_format != TARGET_FORMAT:
         images = [_complete(image, image_paths, target) for image in images]
-    files = target.write(images, classes)
-    for name, content in files.items():
-        write_bytes_atomically(joined_path(out_dir, name), content)
-    return len(files)
+    return target.write(images, classes)
 
 
 def read_annotations(

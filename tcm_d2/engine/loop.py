@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -41,6 +42,7 @@ from tcm_d2.engine.non_finite import NonFiniteGuard
 from tcm_d2.engine.prediction_pictures import PredictionPictures
 from tcm_d2.engine.run_folder import refuse_earlier_run, remove_earlier_run
 from tcm_d2.engine.trainer import ReportSkippedFiles, Trainer
+from tcm_d2.inference.bundled import find_bundled
 from tcm_d2.inference.tta import RotatedTTA
 from tcm_d2.modeling.fixed_text import FIXED_TEXT_MESSAGE
 
@@ -216,7 +218,8 @@ def evaluate_only(experiment: Experiment, *, resume: bool) -> Results:
         FileNotFoundError, ValueError: when the weights cannot be used or lack parameters.
     """
     checkpointer = SafeCheckpointer(experiment.model, experiment.output_dir)
-    weights = checkpointer.file_of(experiment.weights)
+    weights = os.fspath(find_bundled(experiment.weights) or experiment.weights)
+    weights = checkpointer.file_of(weights)
     if resume and checkpointer.has_checkpoint():
         weights = checkpointer.get_checkpoint_file()
     if not weights:
@@ -309,9 +312,18 @@ def _load_initial_weights(
 ) -> None:
     if wanted_to_resume:
         logger.info("no checkpoint in %s to resume from: starting anew", checkpointer.save_dir)
-    checkpointer.load(weights, checkpointables=[])
+    checkpointer.load(os.fspath(find_bundled(weights) or weights), checkpointables=[])
     if getattr(checkpointer.model, "has_fixed_text", False):
-        raise ValueError(f"weights '{weights}': {FIXED_TEXT_MESSAGE}")
+        raise ValueError(f"weights '{weights}': {FIXED_TEXT_MESSAGE}{_bundled_hint(weights)}")
+
+
+def _bundled_hint(weights: str) -> str:
+    if find_bundled(Path(weights).stem) is None:
+        return ""
+    return (
+        ". The one of the bundled detector is not part of this package; tools/demo_embedded.py "
+        "trains such a detector from nothing in minutes"
+    )
 
 
 @torch.no_grad()

@@ -6,23 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tcm_d2.data.conversion import write_annotations
-from tcm_d2.data.formats.reading import AnnotatedImage, AnnotatedObject
+from tcm_d2.inference.other_forms import file_in_stored_frame, to_annotated_image
 from tcm_d2.inference.results import Detections
-
-
-def to_annotated_image(found: Detections) -> AnnotatedImage:
-    """Return the detections as annotations with scores."""
-    quads = found.quads.reshape(-1, 8).tolist()
-    return AnnotatedImage(
-        image_id=found.image_id,
-        file_name=Path(found.path).name or found.image_id,
-        size_hw=found.image_size_hw,
-        source=Path(found.path),
-        objects=[
-            AnnotatedObject(tuple(quad), name, 0, score)
-            for quad, name, score in zip(quads, found.class_names, found.scores.tolist())
-        ],
-    )
 
 
 def write_annotation_files(
@@ -37,12 +22,7 @@ def write_annotation_files(
         formats: names of `tcm_d2.data.formats` that are written.
     """
     classes = results[0].classes if results else ()
-    # Detections in pictures that were turned upright when they were read need no turning.
-    paths = {
-        found.image_id: Path(found.path)
-        for found in results
-        if not found.read_options.get("apply_exif")
-    }
+    paths = {key: path for found in results for key, path in file_in_stored_frame(found).items()}
     images = [to_annotated_image(found) for found in results]
     for name in formats:
         write_annotations(images, folder / name, name, classes=classes, image_paths=paths)

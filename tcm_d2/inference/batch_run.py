@@ -6,13 +6,12 @@ arguments. A file that cannot be read is reported and left out.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,16 +19,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from tcm_d2.data.formats.contract import check_written
-from tcm_d2.data.images import IMAGE_SUFFIXES
 from tcm_d2.data.raster_reader.gdal import has_rasterio
 from tcm_d2.data.raster_reader.geo_reference import NEEDS_GEO
-from tcm_d2.data.raster_reader.kinds import VRT_SUFFIX
 from tcm_d2.evaluation.files.escapes import describe_escaped_ids
 from tcm_d2.evaluation.files.task_files import write_task1
 from tcm_d2.files import write_bytes_atomically
 from tcm_d2.inference.annotation_files import write_annotation_files
 from tcm_d2.inference.detector import Detector
 from tcm_d2.inference.geo_package import write_geopackage
+from tcm_d2.inference.inputs import expand_inputs as expand_inputs
 from tcm_d2.inference.large_image import ResumeFile
 from tcm_d2.inference.rasters import open_scene
 from tcm_d2.inference.results import Detections, GeoJSONSystem
@@ -43,7 +41,6 @@ Status = Literal["done", "done before", "failed"]
 PICTURE_FORMATS = ("png", "jpg")
 # What is found so far in pictures that are not done.
 PARTIAL_FOLDER = "partial"
-_GLOB_CHARACTERS = "*?["
 _FINGERPRINT_KEY = "fingerprint"
 _SETTINGS_KEY = "settings"
 _MISSING_KEY = "missing"
@@ -106,42 +103,6 @@ class FileOutcome(NamedTuple):
     num_detections: int
     seconds: float
     message: str = ""
-
-
-def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Return the files that paths, folders and patterns stand for, each once, in their order.
-
-    Args:
-        inputs: files; folders, whose images are taken (not those of folders in them, nor virtual
-            rasters, which are named one by one); patterns such as ``scenes/*.tif``, with ``**`` for
-            folders in folders.
-
-    Raises:
-        FileNotFoundError: nothing is there, or a folder or pattern gives no image.
-    """
-    found: dict[Path, None] = {}
-    for given in inputs:
-        text = os.fspath(given)
-        path = Path(text).expanduser()
-        if path.is_dir():
-            files = sorted(p for p in path.iterdir() if _is_image(p))
-            _report_virtual_rasters(path)
-            if not files:
-                raise FileNotFoundError(
-                    f"input '{text}': a folder without images ({', '.join(IMAGE_SUFFIXES)})"
-                )
-        elif path.exists():
-            files = [path]
-        elif any(character in text for character in _GLOB_CHARACTERS):
-            matches = map(Path, sorted(glob.glob(os.fspath(path), recursive=True)))
-            is_named = text.lower().endswith(VRT_SUFFIX)
-            files = [p for p in matches if is_named or _is_image(p)]
-            if not files:
-                raise FileNotFoundError(f"input '{text}': the pattern matches no image")
-        else:
-            raise FileNotFoundError(f"input '{text}': no such file or folder")
-        found.update(dict.fromkeys(files))
-    return list(found)
 
 
 def name_results(paths: Sequence[Path]) -> list[str]:
@@ -350,23 +311,6 @@ def _fingerprint(detector: Detector, path: Path, run: FileRun) -> str:
         (run.picture_format, run.picture_side_px),
     ]
     return hashlib.sha256(repr(facts).encode()).hexdigest()
-
-
-def _is_image(path: Path) -> bool:
-    is_hidden = path.name.startswith(".")
-    # What is no regular file is refused with its name, when it is opened.
-    return path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden and not path.is_dir()
-
-
-def _report_virtual_rasters(folder: Path) -> None:
-    names = [p.name for p in sorted(folder.iterdir()) if p.suffix.lower() == VRT_SUFFIX]
-    if names:
-        logger.warning(
-            "%s: virtual rasters name other files and are only opened by their own name: left out "
-            "%s",
-            folder,
-            some_names(names),
-        )
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -10,18 +10,27 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import torch
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 
 from tcm_d2.data.raster_reader.colors import UInt8Array
 from tcm_d2.export.backends import check_backend, export_network
 from tcm_d2.inference.find_files import find_detector_files
+from tcm_d2.inference.inputs import (
+    ImageLike,
+    PathLike,
+    expand_inputs,
+    image_id_of,
+    is_pattern,
+    to_array,
+)
 from tcm_d2.inference.large_image import ResumeFile, WindowConfig, detect_scene
 from tcm_d2.inference.model_images import ChannelOrder, to_model_image
 from tcm_d2.inference.pretrained import build_pretrained
@@ -33,9 +42,6 @@ from tcm_d2.inference.tta import RotatedTTA, TTAConfig, read_views
 from tcm_d2.structures.detections import BoxDetections
 
 logger = logging.getLogger(__name__)
-
-PathLike = str | os.PathLike[str]
-ImageLike = PathLike | np.ndarray
 
 # Scores from which detections are shown; the metrics of a data set want all, from 0.05 on.
 DEFAULT_SCORE_THRESHOLD = 0.3
@@ -195,46 +201,65 @@ class Detector:
         **read_options: Any,
     ) -> list[Detections]: ...
 
+    @overload
     def __call__(
         self,
-        images: ImageLike | Sequence[ImageLike],
+        images: Iterable[ImageLike],
+        *,
+        channel_order: ChannelOrder = ...,
+        score_threshold: float | None = ...,
+        show_progress: bool = ...,
+        **read_options: Any,
+    ) -> Iterator[Detections]: ...
+
+    def __call__(
+        self,
+        images: ImageLike | Iterable[ImageLike],
         *,
         channel_order: ChannelOrder = "RGB",
         score_threshold: float | None = None,
         show_progress: bool = False,
         **read_options: Any,
-    ) -> Detections | list[Detections]:
-        """Detect in a picture, or in each of a list.
+    ) -> Detections | list[Detections] | Iterator[Detections]:
+        """Detect in a picture, or in each of several.
 
         Args:
-            images: a path; or an array uint8 (H, W, 3), (H, W) grey or (H, W, 4) with alpha,
-                which is dropped; or a list of these.
-            channel_order: of arrays: "RGB", or "BGR" as OpenCV reads them. Files say it
-                themselves.
+            images: a file; an array uint8 (H, W, 3), (H, W) grey or (H, W, 4) with alpha, which
+                is dropped; a tensor (3, H, W) likewise; an image of PIL's. Or several: a list, a
+                folder, a pattern ``"scenes/*.tif"``, a batch (N, 3, H, W); or anything to iterate
+                over, such as a generator.
+            channel_order: of arrays and tensors: "RGB", or "BGR" as OpenCV reads them. Files and
+                PIL's images say it themselves.
             score_threshold: None takes the detector's.
             show_progress: a bar with the time left for pictures of many windows.
             read_options: for files: ``bands``, ``value_range``, ``apply_exif``, ``crs``; see
                 `open_scene`.
 
         Returns:
-            `Detections`, or a list of them for a list.
+            `Detections` of a picture; a list of them for a list, a folder, a pattern or a batch;
+            an iterator for other iterables, which detects as it is asked.
 
         Raises:
-            FileNotFoundError: no such file.
+            FileNotFoundError: no such file, or no image in a folder or for a pattern.
             TypeError, ValueError: a picture that cannot be used; says why.
             MemoryError: the device's memory is too small for one window.
         """
-        if isinstance(images, (list, tuple)):
-            return [
-                self(
-                    image,
-                    channel_order=channel_order,
-                    score_threshold=score_threshold,
-                    show_progress=show_progress,
-                    **read_options,
-                )
-                for image in images
-            ]
+        options = {
+            "channel_order": channel_order,
+            "score_threshold": score_threshold,
+            "show_progress": show_progress,
+            **read_options,
+        }
+        if isinstance(images, (str, os.PathLike)):
+            if is_pattern(images) or Path(images).expanduser().is_dir():
+                return list(self._each(expand_inputs([images]), options))
+        elif isinstance(images, Tensor) and images.ndim == 4:
+            return list(self._each(images, options))
+        elif not isinstance(images, (np.ndarray, Tensor, Image.Image)) and isinstance(
+            images, Iterable
+        ):
+            several = self._each(images, options)
+            return list(several) if isinstance(images, (list, tuple)) else several
         config = self.config
         if score_threshold is not None:
             config = replace(config, score_threshold=score_threshold)
@@ -249,9 +274,19 @@ class Detector:
                 )
         if read_options:
             raise TypeError(f"{', '.join(read_options)}: only for files, not for arrays")
-        array = array_scene(images, channel_order=channel_order)  # type: ignore[arg-type]
+        order = "RGB" if isinstance(images, Image.Image) else channel_order
+        array = array_scene(to_array(images), channel_order=order)
         found = self.detect(array, config=config, show_progress=show_progress)
-        return replace(found, _image=array.rgb)
+        return replace(found, image_id=image_id_of(images), _image=array.rgb)
+
+    def _each(self, images: Iterable[Any], options: dict[str, Any]) -> Iterator[Detections]:
+        """Yield the results of each picture; folders and patterns give one for each of theirs."""
+        for image in images:
+            found = self(image, **options)
+            if isinstance(found, Detections):
+                yield found
+            else:
+                yield from found
 
     def detect(
         self,

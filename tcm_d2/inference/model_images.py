@@ -26,16 +26,11 @@ def array_to_rgb(image: np.ndarray, *, channel_order: ChannelOrder) -> UInt8Arra
         channel_order: of the three colours.
 
     Raises:
-        TypeError: not an array, or not of uint8.
+        TypeError: not of uint8.
         ValueError: another shape or channel order.
     """
     if channel_order not in ("RGB", "BGR"):
         raise ValueError(f"channel_order: expected 'RGB' or 'BGR', got {channel_order!r}")
-    if not isinstance(image, np.ndarray):
-        raise TypeError(
-            "image: expected a path, a uint8 array (H, W, 3) or a list of these, got "
-            f"{type(image).__name__}"
-        )
     if image.dtype != np.uint8:
         raise TypeError(
             f"image: expected uint8, got {image.dtype}; scale the values to 0..255 first (how "

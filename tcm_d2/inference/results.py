@@ -5,16 +5,19 @@ Letters: M detections.
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
 
 from tcm_d2.data.raster_reader.colors import UInt8Array
 from tcm_d2.data.raster_reader.geo_reference import GeoReference
+from tcm_d2.inference.other_forms import annotation_text, to_geodataframe, to_supervision
 from tcm_d2.inference.rasters import open_scene
 from tcm_d2.structures.arrays import FloatArray, IntArray
 from tcm_d2.structures.conversions import boxes_to_hboxes, boxes_to_quads
@@ -29,9 +32,29 @@ GeoJSONSystem = Literal["image", "wgs84"]
 MAX_PICTURE_SIDE_PX = 4096
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+class Detection(NamedTuple):
+    """One of the boxes found in a picture.
+
+    Attributes:
+        class_name, class_id: what it is.
+        score: in (0, 1).
+        box: (5,) cx, cy, w, h, angle_deg in pixels, as in `Detections`.
+        quad: (4, 2) its corner points.
+    """
+
+    class_name: str
+    class_id: int
+    score: float
+    box: FloatArray
+    quad: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Detections(BoxDetections):
     """Oriented boxes found in one picture, by descending score.
+
+    Iterated over, it gives a `Detection` for each; ``found[0]`` is one of them, ``found[:5]`` and
+    ``found[mask]`` are `Detections`. Printed, it is one line.
 
     Coordinates are pixels of the picture as it was read, x to the right and y down; (0, 0) is the
     top left corner of the first pixel. Boxes may reach over the border.
@@ -59,6 +82,32 @@ class Detections(BoxDetections):
     geo: GeoReference | None = None
     read_options: Mapping[str, Any] = field(default_factory=dict)
     _image: UInt8Array | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        height, width = self.image_size_hw
+        counts = Counter(self.class_names).most_common()
+        what = ", ".join(f"{count} {name}" for name, count in counts) or "nothing"
+        return f"<{self.image_id}, {width} x {height} px: {what}>"
+
+    def __iter__(self) -> Iterator[Detection]:
+        rows = zip(self.class_names, self.class_ids.tolist(), self.scores.tolist())
+        for (name, class_id, score), box, quad in zip(rows, self.boxes, self.quads):
+            yield Detection(name, class_id, score, box, quad)
+
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+
+    @overload
+    def __getitem__(self, index: Any) -> Detections: ...
+
+    def __getitem__(self, index: Any) -> Detection | Detections:
+        """Return one detection for an integer; those that a slice, mask or indices choose."""
+        if isinstance(index, (int, np.integer)) and not isinstance(index, bool):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"detection {index}: there are {len(self)}")
+            start = int(index) % len(self)
+            return next(iter(self.select(slice(start, start + 1))))
+        return self.select(index)
 
     @property
     def quads(self) -> FloatArray:
@@ -230,6 +279,40 @@ class Detections(BoxDetections):
             "annotations": annotations,
             "categories": [{"id": i, "name": name} for i, name in enumerate(self.classes, 1)],
         }
+
+    def to_supervision(self) -> Any:
+        """Return ``supervision.Detections``: upright boxes around, with the corners of ours.
+
+        Raises:
+            ModuleNotFoundError: supervision is not installed.
+        """
+        return to_supervision(self)
+
+    def to_geodataframe(self, *, crs: GeoJSONSystem = "image") -> Any:
+        """Return a ``geopandas.GeoDataFrame``: polygons with class, score, image and box_px.
+
+        Args:
+            crs: as for `to_geojson`; pixels have no coordinate system.
+
+        Raises:
+            ModuleNotFoundError: geopandas is not installed.
+            ValueError: see `to_geojson`.
+        """
+        return to_geodataframe(self.to_geojson(crs=crs))
+
+    def to_yolo(self) -> str:
+        """Return the rows of a YOLO-OBB label file: class index, corners in parts of the size."""
+        return annotation_text(self, "yolo-obb")
+
+    def to_labelme(self) -> dict[str, Any]:
+        """Return what a labelme file of the picture holds: polygons, the score described."""
+        tree: dict[str, Any] = json.loads(annotation_text(self, "labelme"))
+        return tree
+
+    def to_x_anylabeling(self) -> dict[str, Any]:
+        """Return what an X-AnyLabeling file of the picture holds: rotations with scores."""
+        tree: dict[str, Any] = json.loads(annotation_text(self, "x-anylabeling"))
+        return tree
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold; `from_dict` reads them."""

@@ -24,7 +24,7 @@ PYTHON_BLOCKS = [
     block for path in list_documents() for block in read_blocks(path) if block.language == "python"
 ]
 # What examples import that this project neither needs nor installs.
-FOREIGN_PACKAGES = {"mlflow", "wandb"}
+FOREIGN_PACKAGES = {"mlflow", "supervision", "wandb"}
 
 
 class Parsed(Exception):

@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.modeling import build_model
 from torch import nn
 
 from tcm_d2.checkpoint.load import SafeCheckpointer
+from tcm_d2.config import load_config
 from tcm_d2.config.plain import TARGET_KEY, build
 from tcm_d2.engine import command
 from tcm_d2.engine.loop import train
@@ -191,3 +193,14 @@ def test_a_bug_keeps_its_traceback() -> None:
         info = (type(error), error, None)
         record = logging.LogRecord("a", logging.ERROR, "", 1, "Exception:", None, info)
         assert WithoutTracebacks().filter(record) and bool(record.exc_info) == shown
+
+
+def test_training_from_the_bundled_detector_says_what_is_missing(tmp_path: Path) -> None:
+    """It said that there is no file of this name."""
+    overrides = ["MODEL.WEIGHTS", "tcm_atss_embedded", "OUTPUT_DIR", str(tmp_path / "out")]
+    cfg = load_config(REPO_DIR / "configs/embedded_tcm_atss.yaml", overrides)
+    experiment = replace(
+        make_experiment(tmp_path / "out", model=build_model(cfg)), weights="tcm_atss_embedded"
+    )
+    with pytest.raises(ValueError, match=r"text features as constants.*tools/demo_embedded\.py tr"):
+        train(experiment, resume=False)

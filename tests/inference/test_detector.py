@@ -241,7 +241,7 @@ def test_missing_gpu_is_explained(run_dir: Path) -> None:
         (np.zeros((8, 8, 5), np.uint8), {}, r"expected shape .* got \(8, 8, 5\)"),
         (np.zeros((8, 8, 3), np.uint8), {"channel_order": "GBR"}, r"expected 'RGB' or 'BGR'"),
         (np.zeros((8, 8, 3), np.uint8), {"bands": (1,)}, r"bands: only for files"),
-        (3, {}, r"image: expected a path, a uint8 array \(H, W, 3\) or a list of these, got int"),
+        (3, {}, r"image: expected a path, a uint8 array \(H, W, 3\), a tensor .* got int"),
         ("nothing.png", {}, r"nothing\.png: expected an image file, found nothing"),
     ],
 )

@@ -63,8 +63,10 @@ def to_supervision(found: Detections) -> Any:
         raise ModuleNotFoundError(
             f"to_supervision: {error}; pip install supervision", name=error.name
         ) from error
+    height, width = found.image_size_hw
     return supervision.Detections(
-        xyxy=found.hboxes.astype(np.float32),
+        # Inside of the picture, as supervision expects it; the corners may lie outside.
+        xyxy=found.hboxes.clip(0, [width, height, width, height]).astype(np.float32),
         confidence=found.scores.astype(np.float32),
         class_id=found.class_ids.astype(int),
         data={

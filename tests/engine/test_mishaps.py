@@ -26,6 +26,7 @@ from tcm_d2.engine import command
 from tcm_d2.engine.loop import train
 from tcm_d2.engine.mishaps import EXIT_INTERRUPTED, WithoutTracebacks, explain
 from tcm_d2.engine.non_finite import NonFiniteLossError
+from tcm_d2.engine.options import parse_arguments
 from tcm_d2.engine.run_folder import prepared_folder
 from tcm_d2.files import LOCK_NAME, locked_folder
 from tests.conftest import REPO_DIR
@@ -180,7 +181,7 @@ def test_exit_codes_and_sentences(
     monkeypatch.setattr(command, "launch", fail)
     arguments = ["--config-file", str(write_config(tmp_path)), "OUTPUT_DIR", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as ended:
-        command.run_command(arguments)
+        command.run_command(parse_arguments(arguments))
     # sys.exit with a text prints it and exits with 1.
     text = ended.value.code if isinstance(ended.value.code, str) else capsys.readouterr().err
     assert words in text

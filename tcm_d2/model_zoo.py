@@ -79,7 +79,7 @@ def get(
 
 
 def get_from_file(path: str, device: str | None = None) -> nn.Module:
-    """Return the detector of a file that ``convert_checkpoint.py --for-inference`` has written.
+    """Return the detector of a file that ``tcm-d2 convert --for-inference`` has written.
 
     It is in evaluation mode.
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 
 from tcm_d2.messages import near_match_hint
+
+logger = logging.getLogger(__name__)
 
 _PACKAGE_DIR = Path(__file__).resolve().parent
 _FOLDERS = (_PACKAGE_DIR / "configs", _PACKAGE_DIR.parent / "configs")
@@ -30,6 +34,23 @@ def find_config(name: str) -> Path:
             f"{len(names)}"
         )
     return config_folder() / name
+
+
+def locate_config(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a configuration: the file itself, or the packaged one of that name.
+
+    A warning says where a packaged one is taken. ``configs/`` in front of its name may stand. A
+    path that is neither comes back as it is, for a message on what is missing.
+    """
+    given = Path(path).expanduser()
+    if given.exists() or given.is_absolute():
+        return given
+    name = given.as_posix().removeprefix("configs/")
+    if name not in list_config_names():
+        return given
+    found = config_folder() / name
+    logger.warning("configuration '%s': no such file here, taking %s", given, found)
+    return found
 
 
 def config_folder() -> Path:

@@ -20,6 +20,7 @@ from tcm_d2.data.dota.loading import load_dota_images, load_dota_split
 from tcm_d2.data.images import read_image
 from tcm_d2.data.mapper import RotatedDatasetMapper
 from tcm_d2.data.public_sets import register_public_sets
+from tcm_d2.packaged_configs import locate_config
 from tcm_d2.structures.conversions import quads_to_boxes
 from tcm_d2.visualize.draw import draw_boxes
 
@@ -94,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
         if args.source == "annotations":
             pictures = draw_annotations(chosen, class_names)
         else:
-            cfg = load_config(args.config_file) if args.config_file else get_tcm_config()
+            named = args.config_file
+            cfg = load_config(locate_config(named)) if named else get_tcm_config()
             cfg.defrost()
             cfg.MODEL.ROTATED_HEAD.NUM_CLASSES = len(class_names)
             pictures = draw_loaded(chosen, class_names, cfg, shade_class_masks=args.class_masks)

@@ -201,7 +201,7 @@ def _add_input_keys(cfg: CfgNode) -> None:
 
 
 def _add_data_keys(cfg: CfgNode) -> None:
-    # Folders made by tools/split_dota.py to register before the run: "name=patch_dir", or
+    # Folders made by tcm-d2 split to register before the run: "name=patch_dir", or
     # "name=patch_dir=label_dir" with the labels of the whole images, which scoring needs.
     cfg.DATASETS.PATCH_DIRS = []
     # Class names of these folders in label order; empty for DOTA-v1.0's fifteen.

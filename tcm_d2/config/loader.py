@@ -19,6 +19,7 @@ from detectron2.config import CfgNode
 from tcm_d2.config.defaults import get_tcm_config
 from tcm_d2.config.old_names import drop_old_defaults
 from tcm_d2.config.yaml_text import parse_yaml, read_yaml_text
+from tcm_d2.packaged_configs import list_config_names
 
 BASE_KEY = "_BASE_"
 # More files than this are a fan of bases that name each other, not a configuration.
@@ -143,6 +144,10 @@ def missing_file_message(path: Path, suffixes: Sequence[str]) -> str:
         near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)
         if near:
             message += f"; near it: {', '.join(near)}"
+    packaged = [name for name in list_config_names() if name.endswith(tuple(suffixes))]
+    near = difflib.get_close_matches(path.as_posix().removeprefix("configs/"), packaged, n=3)
+    if near and not path.is_absolute():
+        message += f"; with tcm_d2 come {', '.join(near)} (tcm-d2 zoo lists all)"
     return message
 
 

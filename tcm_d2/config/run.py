@@ -10,7 +10,6 @@ import dataclasses
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import torch
@@ -26,6 +25,7 @@ from tcm_d2.config.plain import TARGET_KEY, build, check_calls, plain
 from tcm_d2.config.saved_copy import copy_text, is_copy, read_copy, read_weight_copy
 from tcm_d2.config.tree import config_tree
 from tcm_d2.messages import near_match_hint
+from tcm_d2.packaged_configs import locate_config
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ def open_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
 
     Args:
         path: ``.yaml`` or ``.py``; or the ``config.yaml`` of a run's folder; or weights with a
-            configuration inside.
+            configuration inside; or, where there is no such file, a name of `locate_config`.
         overrides: ``KEY VALUE`` pairs for keys in capitals (YAML), ``key=value`` for all others;
             see `load_config` and `load_lazy_config`.
 
@@ -208,7 +208,7 @@ def open_config(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> 
         FileNotFoundError: no such file.
         ValueError: another suffix, or a file or override that cannot be used.
     """
-    path = Path(path).expanduser()
+    path = locate_config(path)
     suffix = path.suffix.lower()
     if suffix == PYTHON_SUFFIX:
         return run_from_tree(located(plain(load_lazy_config(path, overrides))), source=str(path))

@@ -70,7 +70,7 @@ def read_weight_copy(
     if not holds_config(file):
         raise ValueError(
             f"weights '{path}': hold no configuration; give the one they were trained with, or "
-            "write them with tools/convert_checkpoint.py --for-inference"
+            "write them with tcm-d2 convert --for-inference"
         )
     text, source = file.rest[METADATA_KEY][CONFIG_KEY], f"configuration in '{path}'"
     tree = parse_yaml(text, source)

@@ -68,7 +68,7 @@ def objects_of(dataset_dict: Mapping[str, Any]) -> DictObjects:
             reason = f"no {error}" if isinstance(error, KeyError) else str(error)
             raise ValueError(
                 f"{where}: annotation {index}: {reason}; correct the data set's function, or write "
-                "label files with tools/convert_annotations.py"
+                "label files with tcm-d2 convert-annotations"
             ) from None
     difficult = np.array([bool(item.get("difficult", 0)) for item in annotations], dtype=bool)
     crowd = np.array([bool(item.get("iscrowd", 0)) for item in annotations], dtype=bool)

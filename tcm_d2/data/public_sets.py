@@ -85,7 +85,7 @@ def register_dota_style(
 
     ``name`` is the folder itself, the others are the folders ``train``, ``val``, ``trainval`` and
     ``test`` in it. Each holds ``images/`` and, where there are labels, ``labelTxt/``; patches of
-    tools/split_dota.py have a manifest beside them and are loaded as such.
+    tcm-d2 split have a manifest beside them and are loaded as such.
 
     Args:
         name: a new name for ``DATASETS.TRAIN`` and ``DATASETS.TEST``.
@@ -259,7 +259,7 @@ def _load_dota_style(
     if lonely:
         raise ValueError(
             f"{folder}: {len(lonely)} images without label ({', '.join(lonely[:3])}); an image "
-            "without objects needs an empty label file; tools/validate_dataset.py lists them all"
+            "without objects needs an empty label file; tcm-d2 validate lists them all"
         )
     items = [
         (key, path, None if label is None else _read_dota(label, classes, on_error))

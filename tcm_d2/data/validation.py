@@ -210,7 +210,7 @@ def _label_findings(
             found = None
         if found is not None and found.name != "dota":
             message = (
-                f"it looks like {found.title}; convert it with tools/convert_annotations.py "
+                f"it looks like {found.title}; convert it with tcm-d2 convert-annotations "
                 f"--format {found.name}"
             )
             return [Finding("error", "label file of another format", str(path), message)]
@@ -238,7 +238,7 @@ def _rotation_findings(facts: Sequence[ImageFacts], where: str) -> Iterator[Find
     if (edges.min(axis=2) <= WRITTEN_ROUNDING_PX).all():
         message = (
             f"none of {len(quads)} objects is turned; was the rotation lost in a conversion? "
-            "tools/convert_annotations.py --strict refuses upright boxes"
+            "tcm-d2 convert-annotations --strict refuses upright boxes"
         )
         yield Finding("warning", "no turned object", where, message)
 

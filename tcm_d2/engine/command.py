@@ -39,6 +39,7 @@ def run_command(
     run: Run | None = None
     try:
         run = _open(args)
+        args.config_file = run.source  # found once, for all processes
         launch(
             _Job(args, run, hooks, writers),
             args.num_gpus,

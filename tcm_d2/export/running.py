@@ -48,7 +48,7 @@ class ExportedDetector:
         """Open an ONNX file with onnxruntime.
 
         Args:
-            path: written by tools/export_model.py.
+            path: written by tcm-d2 export.
             providers: onnxruntime's execution providers, in order of preference.
 
         Raises:
@@ -65,7 +65,7 @@ class ExportedDetector:
         properties = session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in properties:
             raise ValueError(
-                f"ONNX file '{path}': expected one written by tools/export_model.py, got one "
+                f"ONNX file '{path}': expected one written by tcm-d2 export, got one "
                 f"without the property {METADATA_KEY!r}"
             )
         name = session.get_inputs()[0].name

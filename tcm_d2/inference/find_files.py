@@ -11,6 +11,7 @@ from tcm_d2.config.run import WEIGHT_SUFFIXES, YAML_SUFFIXES, open_config
 from tcm_d2.config.saved_copy import COPY_NAMES, holds_config
 from tcm_d2.inference.bundled import find_bundled, list_bundled
 from tcm_d2.messages import near_match_hint
+from tcm_d2.packaged_configs import locate_config
 from tcm_d2.weight_files.reading import read_weight_file
 
 _FINAL_WEIGHTS = ("model_final.pth", "model.safetensors", "model_final.safetensors")
@@ -41,8 +42,8 @@ def find_detector_files(
         FileNotFoundError: something is not there; says what was looked for.
         ValueError: several files fit, or the path is of no kind known here.
     """
-    target = find_bundled(path) or Path(path).expanduser()
-    config = None if config_file is None else _existing(config_file, "configuration")
+    target = find_bundled(path) or locate_config(path)
+    config = None if config_file is None else _existing(locate_config(config_file), "configuration")
     chosen = None if weights is None else _existing(weights, "weights")
     if target.is_dir():
         return DetectorFiles(config or _config_in(target), chosen or _weights_in(target))

@@ -106,7 +106,7 @@ def _open(sources: DetectorFiles, overrides: Sequence[str]) -> Run:
             if overrides:
                 raise ValueError(
                     f"overrides ({' '.join(overrides)}): a published detector has no configuration "
-                    "file yet; tools/convert_checkpoint.py writes one"
+                    "file yet; tcm-d2 convert writes one"
                 )
             return published_run(file, sources.weights)
     return open_config(sources.config, overrides)

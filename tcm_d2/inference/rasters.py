@@ -225,7 +225,7 @@ def open_scene(
     path = os.fspath(Path(path).expanduser())
     limits = check_value_range(value_range)
     if not Path(path).exists() or Path(path).is_dir():
-        kind = "a folder; give it to tools/demo.py" if Path(path).is_dir() else "nothing"
+        kind = "a folder; give it to tcm-d2 predict" if Path(path).is_dir() else "nothing"
         raise FileNotFoundError(f"{path}: expected an image file, found {kind}")
     orientation = read_orientation(inspect_file(path))
     raster = open_raster(path, with_position=True, crs=crs)

@@ -60,7 +60,7 @@ def read_commands(path: Path) -> list[Command]:
     A block counts as shell if its first word is a command that this project documents; others show
     output or file trees.
     """
-    starts = ("make", "pip", "python", "tools/", "torchrun", "srun", "export", "for", "#", ".ci")
+    starts = ("make", "pip", "python", "tools/", "tcm-d2", "torchrun", "srun", "export", "for", "#")
     commands = []
     for block in read_blocks(path):
         if block.language not in ("", "sh", "bash") or not block.text.startswith(starts):
@@ -76,8 +76,11 @@ def read_commands(path: Path) -> list[Command]:
 
 
 def tool_call(command: Command) -> tuple[str, list[str]] | None:
-    """Return the tool's file name and its arguments where a command starts one of ``tools/``."""
+    """Return what is started, and its arguments: a file name of ``tools/``, or "tcm-d2"."""
     for index, word in enumerate(command.words):
+        if word == "tcm-d2":
+            words = list(command.words[index + 1 :])
+            return word, words[: words.index(">")] if ">" in words else words
         if re.fullmatch(r"(\./)?tools/\w+\.py", word):
             return word.rpartition("/")[2], list(command.words[index + 1 :])
     return None

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tcm_d2.cli.main import main
 from tcm_d2.config.lazy import load_lazy_config
 from tcm_d2.config.loader import load_config
 from tests.docs.blocks import ROOT, Block, Command, list_documents, read_blocks, read_commands
@@ -72,7 +73,10 @@ def test_tool_accepts_documented_arguments(
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     monkeypatch.setattr(sys, "path", [str(ROOT / "tools"), *sys.path])
     try:
-        runpy.run_path(str(ROOT / "tools" / script), run_name="__main__")
+        if script == "tcm-d2":
+            assert main(arguments) == 0, f"tcm-d2 refuses {arguments}"
+        else:
+            runpy.run_path(str(ROOT / "tools" / script), run_name="__main__")
     except Parsed as result:
         check_configuration(vars(result.args[0]))
     except SystemExit as end:

@@ -238,7 +238,7 @@ def test_other_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     opset = [onnx.helper.make_opsetid("", 18)]
     model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=9)
     onnx.save(model, tmp_path / "x.onnx")
-    with pytest.raises(ValueError, match=r"expected one written by tools/export_model\.py"):
+    with pytest.raises(ValueError, match="expected one written by tcm-d2 export"):
         ExportedDetector.from_onnx(tmp_path / "x.onnx")
     _, metadata = make_model(make_detector("fcos"), "dense")
     with pytest.raises(ValueError, match=r"expected shape \(H, W, 3\), got \(3, 8, 8\)"):

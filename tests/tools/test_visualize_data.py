@@ -37,4 +37,4 @@ def test_missing_folders_get_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command("draw-data", ["--patch-dir", str(tmp_path / "nowhere")]) == 1
-    assert "tools/split_dota.py" in capsys.readouterr().err
+    assert "tcm-d2 split" in capsys.readouterr().err

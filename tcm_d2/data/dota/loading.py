@@ -53,7 +53,7 @@ def load_dota_split(
     on_error: OnError = "raise",
     patch_names: PatchNames | None = None,
 ) -> list[dict[str, Any]]:
-    """Load the patches in a folder that ``tools/split_dota.py`` made.
+    """Load the patches in a folder that ``tcm-d2 split`` made.
 
     Args:
         patch_dir: holds ``images/``, ``labelTxt/`` and ``manifest.jsonl``.
@@ -89,7 +89,7 @@ def load_dota_split(
     if lost:
         raise FileNotFoundError(
             f"{patch_dir}: {len(lost)} of {len(records)} patches of the manifest are missing "
-            f"({', '.join(lost[:_NUM_EXAMPLES])}); run the same tools/split_dota.py command again"
+            f"({', '.join(lost[:_NUM_EXAMPLES])}); run the same tcm-d2 split command again"
         )
     if has_labels is None:
         has_labels = label_dir.is_dir()
@@ -237,7 +237,7 @@ class _AnnotationReader:
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"{path}: label file not found although the image is there; run the same "
-                "tools/split_dota.py command again, or register the images without labels"
+                "tcm-d2 split command again, or register the images without labels"
             ) from None
         self._num_objects += len(label.objects)
         return _to_annotations(label, self._category_ids)
@@ -298,7 +298,7 @@ def _check_partners(
 def _missing_split(patch_dir: Path, missing: str) -> str:
     return (
         f"{patch_dir}: expected a split data set ({IMAGE_FOLDER}/, {LABEL_FOLDER}/, "
-        f"{MANIFEST_NAME}), found no {missing}; make it with: python tools/split_dota.py "
+        f"{MANIFEST_NAME}), found no {missing}; make it with: tcm-d2 split "
         f"--images IMAGES --labels LABELS --output {patch_dir} (datasets/README.md shows the "
         "whole tree; the environment variable DETECTRON2_DATASETS says where it starts)"
     )

@@ -72,7 +72,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[PatchRecord]:
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path}: expected the manifest of a split, found none; make the patches with "
-            "tools/split_dota.py, or run it again if it was interrupted"
+            "tcm-d2 split, or run it again if it was interrupted"
         ) from None
     for line_number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -82,7 +82,7 @@ def read_manifest(path: str | os.PathLike[str]) -> list[PatchRecord]:
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{path}:{line_number}: expected one JSON object, got {line[:60]!r} ({error}); "
-                "run tools/split_dota.py again"
+                "run tcm-d2 split again"
             ) from None
         records.append(_to_record(row, f"{path}:{line_number}"))
     return records
@@ -164,13 +164,12 @@ def _to_record(row: Any, where: str) -> PatchRecord:
     if missing:
         raise ValueError(
             f"{where}: expected a patch record, got one without {', '.join(missing)}; run "
-            "tools/split_dota.py again"
+            "tcm-d2 split again"
         )
     for key in _NUMBERS:
         if type(row[key]) not in (int, float) or not math.isfinite(row[key]):
             raise ValueError(
-                f"{where}: {key}: expected a number, got {row[key]!r}; run "
-                "tools/split_dota.py again"
+                f"{where}: {key}: expected a number, got {row[key]!r}; run tcm-d2 split again"
             )
     record = PatchRecord(**{key: row[key] for key in _KNOWN if key in row})
     for key in ("patch_id", "image_id"):
@@ -179,7 +178,7 @@ def _to_record(row: Any, where: str) -> PatchRecord:
     if folder != IMAGE_FOLDER:
         raise UnsafeNameError(
             f"{where}: file_name: expected {IMAGE_FOLDER}/<name>, got "
-            f"{str(record.file_name)[:80]!r}; run tools/split_dota.py again"
+            f"{str(record.file_name)[:80]!r}; run tcm-d2 split again"
         )
     checked_name(name, where=f"{where}: file_name")
     return record

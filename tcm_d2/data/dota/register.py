@@ -90,7 +90,7 @@ def register_dota_split(
     on_error: OnError = "raise",
     patch_names: PatchNames | None = None,
 ) -> None:
-    """Register one folder of patches that ``tools/split_dota.py`` made.
+    """Register one folder of patches that ``tcm-d2 split`` made.
 
     Detectron2's training loader leaves out patches without objects
     (``DATALOADER.FILTER_EMPTY_ANNOTATIONS``), so ``drop_empty`` is for other uses; a set that is

@@ -125,7 +125,7 @@ class RasterFile:
             raise BadImageError(
                 f"{self.path}: {self.num_bytes} bytes that unpack to {claimed} bytes "
                 f"({width} x {height} px) are not read whole: they look like a decompression bomb; "
-                "if this is a real picture, split it (tools/split_dota.py reads it row by row)"
+                "if this is a real picture, split it (tcm-d2 split reads it row by row)"
             )
 
 

@@ -2,7 +2,7 @@
 
 The policy of the whole package: pixels and coordinates are those of the stored picture, as data
 sets of aerial images are labelled. Annotations of tools that show pictures upright are turned into
-the stored frame when they are converted; `tools/demo.py --apply-exif` turns a picture on request.
+the stored frame when they are converted; `tcm-d2 predict --apply-exif` turns a picture on request.
 """
 
 from __future__ import annotations
@@ -75,5 +75,5 @@ def describe_orientations(names: Sequence[str]) -> str:
         f"{len(names)} images have an EXIF orientation, which is not applied "
         f"({some_names(names)}): pixels and labels are taken in the frame of the stored pixels; "
         "labels made where pictures are shown upright belong turned "
-        "(tools/convert_annotations.py does so, with the images)"
+        "(tcm-d2 convert-annotations does so, with the images)"
     )

@@ -167,7 +167,7 @@ def _check_rows(
     checks = {
         "patch-name": (
             _is_in(rows.image_ids, patches),
-            f"{len(patches)} patches instead of images; merge them first: tools/merge_results.py",
+            f"{len(patches)} patches instead of images; merge them first: tcm-d2 merge",
         ),
         "unknown-image": (
             _is_in(rows.image_ids, unknown),

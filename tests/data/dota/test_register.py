@@ -125,7 +125,7 @@ def test_missing_root_says_what_is_expected_and_how_to_make_it(tmp_path: Path) -
         with pytest.raises(FileNotFoundError) as caught:
             DatasetCatalog.get(name)
         text = str(caught.value)
-        for part in ("nowhere", "images/", "labelTxt/", "manifest.jsonl", "tools/split_dota.py"):
+        for part in ("nowhere", "images/", "labelTxt/", "manifest.jsonl", "tcm-d2 split"):
             assert part in text
         assert "DETECTRON2_DATASETS" in text
     with pytest.raises(FileNotFoundError, match=r"image folder .*nowhere"):

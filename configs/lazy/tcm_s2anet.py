@@ -32,6 +32,9 @@ model.head = L(RotatedS2ANetHead)(
     assigner=L(MaxIoUAssigner)(
         positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0, iou_rounding="exact"
     ),
+    second_assigner=L(MaxIoUAssigner)(
+        positive_iou=0.5, negative_iou=0.4, min_positive_iou=0.0, iou_rounding="exact"
+    ),
     coder=L(DeltaBoxCoder)(
         min_angle_deg=-90.0,
         quarter_from_deg=None,

@@ -121,12 +121,19 @@ def convert_mmrotate_state_dict(state_dict: Mapping[str, Tensor]) -> ConvertedSt
 
 
 def _head_of_mmrotate(state_dict: Mapping[str, Tensor]) -> ForeignNames | None:
-    for head in known_heads():
-        if head.stages and any(name.startswith(tuple(head.stages)) for name in state_dict):
-            return head
+    """Return whose head the names are; of several with such stages the one with most modules."""
+    parts = {part for name in state_dict for part in name.split(".")}
+    refined = [head for head in known_heads() if _has_last_stage(head, state_dict)]
+    if refined:
+        return max(refined, key=lambda head: len(parts & set(head.modules)))
     return find_foreign_head(
         n.removeprefix(_HEAD_PREFIX) for n in state_dict if n.startswith(_HEAD_PREFIX)
     )
+
+
+def _has_last_stage(head: ForeignNames, names: Iterable[str]) -> bool:
+    last = tuple(theirs for theirs, ours in head.stages.items() if not ours)
+    return bool(last) and any(name.startswith(last) for name in names)
 
 
 def known_heads() -> Iterator[ForeignNames]:

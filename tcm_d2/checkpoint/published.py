@@ -34,6 +34,12 @@ _DEPTHS: dict[tuple[int, ...], int] = {
     (2, 2, 2, 2, 2): 18,
     (3, 4, 6, 3, 2): 34,
 }
+# Of a head with two stages: in 1.x, and S2A-Net's and R3Det's in 0.x.
+_STAGE_SECTIONS = (
+    ("bbox_head_init", "bbox_head_refine"),
+    ("fam_head", "odm_head"),
+    ("bbox_head", "refine_heads"),
+)
 # oc of 0.x has angles in (0, 90] and not in [0, 90): an upright box's width is its height there.
 _JUST_ABOVE_0_DEG = 0.001
 Section = Mapping[str, Any]
@@ -178,10 +184,10 @@ def _set_head(cfg: CfgNode, state: Mapping[str, Tensor], model: Section) -> None
 
 
 def _head_section(model: Section) -> Section:
-    """Return the head's section; of S2A-Net the first stage's, whose coder is the second's too."""
-    for first, second in (("bbox_head_init", "bbox_head_refine"), ("fam_head", "odm_head")):
-        if first in model:
-            section, refine = _section(model, first), model.get(second)
+    """Return the head's section; of two stages the first one's, whose coder is the second's too."""
+    for first, second in _STAGE_SECTIONS:
+        if first in model and second in model:
+            section, refine = _section(model, first), model[second]
             stages = list(refine) if isinstance(refine, (list, tuple)) else [refine]
             if len(stages) != 1 or not isinstance(stages[0], Mapping):
                 raise ValueError(f"{second}: expected one stage, got {len(stages)}")

@@ -164,13 +164,15 @@ def save_onnx(
             optimize=True,
             verbose=False,
         )
+        model = converted.model_proto
+        refuse_custom_operators(model)
+        onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
+        onnx.checker.check_model(model)  # a newer operator than the opset has
+    except ExportError:
+        raise
     except Exception as error:  # whatever the converter stumbles over
-        advice = f"another --opset (now {opset}), newer torch and onnxscript, or a .pt2 file"
+        advice = f"a higher --opset (now {opset}), newer torch and onnxscript, or a .pt2 file"
         raise ExportError(_explain(error, "ONNX", advice)) from error
-    model = converted.model_proto
-    refuse_custom_operators(model)
-    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
-    onnx.checker.check_model(model)
     content = model.SerializeToString()
     write_atomically(Path(path), lambda stream: stream.write(content))
 

@@ -11,6 +11,7 @@ _CODERS = {
     "le135": "norm_factor=1, edge_swap=False, proj_xy=True",
     "oc": "norm_factor=None, edge_swap=False, proj_xy=False",
 }
+_STAGES_1X = ("bbox_head_init", "bbox_head_refine")
 _BACKBONE = """
     backbone=dict(
         type='{scope}ResNet',
@@ -91,7 +92,7 @@ def anchor_text(
 def s2anet_text(*, is_0x: bool = False) -> str:
     """Return the text of S2A-Net, le135."""
     text = anchor_text("S2AHead", "le135", is_0x=is_0x)
-    first, second = ("fam_head", "odm_head") if is_0x else ("bbox_head_init", "bbox_head_refine")
+    first, second = ("fam_head", "odm_head") if is_0x else _STAGES_1X
     start = text.index("    bbox_head=dict(")
     end = text.index("    test_cfg=")
     octaves = (
@@ -102,6 +103,21 @@ def s2anet_text(*, is_0x: bool = False) -> str:
     stage = head.strip().removeprefix("bbox_head=").rstrip(",")
     refine = stage if is_0x else f"[{stage}]"
     return f"{text[:start]}    {first}={stage},\n    {second}={refine},\n{text[end:]}"
+
+
+def r3det_text(*, is_0x: bool = False, num_stages: int = 1) -> str:
+    """Return the text of R3Det, oc.
+
+    Args:
+        is_0x: as mmrotate 0.x writes it.
+        num_stages: of refinement.
+    """
+    text = anchor_text("RotatedRetinaHead" if is_0x else "R3Head", "oc", is_0x=is_0x)
+    start, end = text.index("    bbox_head=dict("), text.index("    test_cfg=")
+    stage = text[start:end].strip().removeprefix("bbox_head=").rstrip(",")
+    first, second = ("bbox_head", "refine_heads") if is_0x else _STAGES_1X
+    refine = ", ".join([stage] * num_stages)
+    return f"{text[:start]}    {first}={stage},\n    {second}=[{refine}],\n{text[end:]}"
 
 
 def fcos_text(*, is_0x: bool = False, more: str = "") -> str:

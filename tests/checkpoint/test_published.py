@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tcm_d2.modeling.detector import RotatedOneStageDetector
 from tcm_d2.modeling.heads.s2anet import RotatingConv
 from tcm_d2.weight_files.python_values import read_python_values
 from tcm_d2.weight_files.reading import read_weight_file
-from tests.checkpoint.published_text import anchor_text, fcos_text, s2anet_text
+from tests.checkpoint.published_text import anchor_text, fcos_text, r3det_text, s2anet_text
 from tests.weight_files.foreign import save_as_mmengine
 
 WIDTH = 8
@@ -66,6 +67,8 @@ def detector_state(kind: str, *, num_classes: int = 15) -> dict[str, Tensor]:
         add(f"neck.fpn_convs.{index}.conv", 32, in_channels, 3)
     if kind.startswith("s2anet"):
         return {**state, **s2anet_state(is_0x="0x" in kind)}
+    if kind.startswith("r3det"):
+        return {**state, **r3det_state(is_0x="0x" in kind)}
     for tower in ("cls_convs", "reg_convs"):
         add(f"bbox_head.{tower}.0.conv", 32, 32, 3)
         if kind == "fcos":
@@ -101,6 +104,24 @@ def s2anet_state(*, is_0x: bool) -> dict[str, Tensor]:
             in_channels = 4 if stage == second and name.startswith("cls_convs") else 32
             state[f"{stage}.{name}.weight"] = torch.randn(size, in_channels, 3, 3)
             state[f"{stage}.{name}.bias"] = torch.zeros(size)
+    return state
+
+
+def r3det_state(*, is_0x: bool) -> dict[str, Tensor]:
+    """Return a narrow R3Det head in the names of mmrotate 0.x or 1.x."""
+    first, second, module = ("bbox_head_init", "bbox_head_refine.0", "feat_refine_module")
+    module = f"{second}.{module}"
+    if is_0x:
+        first, second, module = "bbox_head", "refine_head.0", "feat_refine_module.0"
+    state = {}
+    for stage, num_anchors in ((first, 9), (second, 1)):
+        sizes = {"retina_cls": 15 * num_anchors, "retina_reg": 5 * num_anchors}
+        for name, size in {**sizes, "cls_convs.0.conv": 32, "reg_convs.0.conv": 32}.items():
+            state[f"{stage}.{name}.weight"] = torch.randn(size, 32, 3, 3)
+            state[f"{stage}.{name}.bias"] = torch.zeros(size)
+    for name, kernel in (("conv_1_5", (1, 5)), ("conv_5_1", (5, 1)), ("conv_1_1", (1, 1))):
+        state[f"{module}.{name}.weight"] = torch.randn(32, 32, *kernel)
+        state[f"{module}.{name}.bias"] = torch.zeros(32)
     return state
 
 
@@ -150,13 +171,27 @@ def test_atss_of_the_zoo_is_a_retinanet_with_one_anchor(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_0x", [False, True])
-def test_names_of_both_versions_of_s2anet(tmp_path: Path, is_0x: bool) -> None:
-    cfg = config_of(tmp_path, "s2anet_of_0x" if is_0x else "s2anet", s2anet_text(is_0x=is_0x))
-    assert cfg.MODEL.ROTATED_HEAD.NAME == "RotatedS2ANetHead"
+@pytest.mark.parametrize(
+    ("kind", "text", "head"),
+    [
+        ("s2anet", s2anet_text, "RotatedS2ANetHead"),
+        ("r3det", r3det_text, "RotatedR3DetHead"),
+    ],
+)
+def test_names_of_both_versions_of_two_stages(
+    tmp_path: Path, kind: str, text: Callable[..., str], head: str, is_0x: bool
+) -> None:
+    cfg = config_of(tmp_path, f"{kind}_of_0x" if is_0x else kind, text(is_0x=is_0x))
+    assert cfg.MODEL.ROTATED_HEAD.NAME == head
     model = RotatedOneStageDetector(cfg)
     tensors = read_weight_file(tmp_path / "w.pth").tensors
     report = load_weights(model, tensors, source="w.pth", require_all_parameters=True)
     assert report.unexpected == [] and report.mismatched == []
+
+
+def test_two_stages_of_refinement_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="refine_heads: expected one stage, got 2"):
+        config_of(tmp_path, "r3det_of_0x", r3det_text(is_0x=True, num_stages=2))
 
 
 @pytest.mark.parametrize("is_0x", [False, True])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.structures import Instances
 from torch import nn
+from torchvision.ops import deform_conv2d
 
 from tcm_d2.export import files
 from tcm_d2.export.comparing import compare_outputs, corner_distances
@@ -24,6 +25,17 @@ pytest.importorskip("onnxscript", reason="the extra 'export' is not installed")
 pytest.importorskip("onnxruntime", reason="the extra 'export' is not installed")
 
 FAST = {"MODEL__TCM__PROMPT_GENERATOR": "meta", "MODEL__TCM__BIMODAL_MATCHING": True}
+_TWO_STAGES = {
+    "MODEL__META_ARCHITECTURE": "RotatedOneStageDetector",
+    "MODEL__ROTATED_HEAD__NORM": "",
+}
+R3DET = {**_TWO_STAGES, "MODEL__ROTATED_HEAD__NAME": "RotatedR3DetHead"}
+S2ANET = {
+    **_TWO_STAGES,
+    "MODEL__ROTATED_HEAD__NAME": "RotatedS2ANetHead",
+    "MODEL__ROTATED_HEAD__ANCHOR_SCALES_PER_OCTAVE": 1,
+    "MODEL__ROTATED_HEAD__ANCHOR_RATIOS": [1.0],
+}
 SIZE_HW = (160, 192)
 
 
@@ -88,11 +100,15 @@ def assert_same_boxes(found: list[BoxDetections], expected: list[Instances]) -> 
         assert (np.diff(ours.scores) <= 0).all()
 
 
-@pytest.mark.parametrize("head", ["fcos", "atss", "retinanet"])
+@pytest.mark.parametrize(
+    ("head", "keys"),
+    [("fcos", {}), ("atss", {}), ("retinanet", {}), ("retinanet", R3DET), ("retinanet", S2ANET)],
+    ids=["fcos", "atss", "retinanet", "r3det", "s2anet"],
+)
 @pytest.mark.parametrize("kind", ["dense", "candidates"])
-def test_function_and_numpy_give_the_detectors_boxes(head: str, kind: str) -> None:
+def test_function_and_numpy_give_the_detectors_boxes(head: str, keys: dict, kind: str) -> None:
     """Images of several sizes, none a multiple of 32."""
-    detector = make_detector(head)
+    detector = make_detector(head, **keys)
     model, metadata = make_model(detector, kind)
 
     def run(images: np.ndarray) -> list[np.ndarray]:
@@ -105,18 +121,20 @@ def test_function_and_numpy_give_the_detectors_boxes(head: str, kind: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("head", "kind", "keys"),
+    ("head", "kind", "keys", "opset"),
     [
-        ("fcos", "candidates", {}),
-        ("atss", "dense", FAST),
-        ("retinanet", "dense", {}),
+        ("fcos", "candidates", {}, 18),
+        ("atss", "dense", FAST, 18),
+        ("retinanet", "dense", {}, 18),
+        ("retinanet", "dense", S2ANET, 19),
     ],
+    ids=["fcos", "atss", "retinanet", "s2anet"],
 )
-def test_onnx_of_fixed_size(tmp_path: Path, head: str, kind: str, keys: dict) -> None:
+def test_onnx_of_fixed_size(tmp_path: Path, head: str, kind: str, keys: dict, opset: int) -> None:
     detector = make_detector(head, **keys)
     model, metadata = make_model(detector, kind, batch_size=1, size_hw=SIZE_HW)
     program = trace(model, batch_size=1, size_hw=SIZE_HW, dynamic=False)
-    save_onnx(program, tmp_path / "m.onnx", metadata, opset=18)
+    save_onnx(program, tmp_path / "m.onnx", metadata, opset=opset)
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
     exported = ExportedDetector.from_onnx(tmp_path / "m.onnx")
     assert exported.metadata == metadata and len(exported.class_names) == 15
@@ -129,6 +147,21 @@ def test_onnx_of_fixed_size(tmp_path: Path, head: str, kind: str, keys: dict) ->
     assert {node.domain for node in proto.graph.node} <= {"", "ai.onnx"} and not proto.functions
     # The text tower is folded into constants: nothing of its vocabulary is left.
     assert max(max(t.dims, default=1) for t in proto.graph.initializer) < 10_000
+
+
+class Deformed(nn.Module):
+    """A deformable convolution, which ONNX has from opset 19 on."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return deform_conv2d(images, images[:, :2], torch.ones(1, 3, 1, 1))
+
+
+def test_an_operator_that_the_opset_has_not_is_named(tmp_path: Path) -> None:
+    program = torch.export.export(Deformed(), (torch.rand(1, 3, 8, 8),))
+    metadata = {"outputs": ["out"]}
+    with pytest.raises(ExportError, match=r"DeformConv.*; try a higher --opset \(now 18\)"):
+        save_onnx(program, tmp_path / "m.onnx", metadata, opset=18)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from tcm_d2.checkpoint.load import match_weights
 from tcm_d2.cpu import restore
 from tcm_d2.ops import box_iou_rotated
 from tcm_d2.weight_files.reading import read_weight_file
-from tests.checkpoint.published_text import anchor_text, fcos_text, s2anet_text
+from tests.checkpoint.published_text import anchor_text, fcos_text, r3det_text, s2anet_text
 from tests.parity.golden import NEAR_CUT, Detections, Golden, num_missing, relative_error
 from tests.weight_files.foreign import save_as_mmengine
 
@@ -32,6 +32,7 @@ TEXTS = {
     "retinanet_oc": anchor_text("RotatedRetinaHead", "oc", start_level=0),
     "retinanet_le135": anchor_text("RotatedRetinaHead", "le135", start_level=0),
     "s2anet_le135": s2anet_text(),
+    "r3det_oc": r3det_text(),
 }
 
 

@@ -1,8 +1,9 @@
-"""S2A-Net's head: training, assignment to boxes that lie anywhere, sampling in a box."""
+"""Heads of two stages: training, assignment to boxes that lie anywhere, sampling in a box."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,29 +11,40 @@ from detectron2.modeling import build_model
 
 from tcm_d2.modeling.dense.anchor_assigners import MaxIoUAssigner
 from tcm_d2.modeling.dense.anchors import AnchorGenerator
+from tcm_d2.modeling.heads.r3det import sample_bilinear
 from tcm_d2.modeling.heads.s2anet import RotatingConv, kernel_offsets
 from tests.modeling.test_one_stage import tiny_config, two_inputs
 from tests.modeling.test_seats import plain_config, train_a_step
 
-HEAD = {"MODEL__ROTATED_HEAD__NAME": "RotatedS2ANetHead", "MODEL__ROTATED_HEAD__NORM": ""}
+S2ANET = {"MODEL__ROTATED_HEAD__NAME": "RotatedS2ANetHead", "MODEL__ROTATED_HEAD__NORM": ""}
+R3DET = {
+    **S2ANET,
+    "MODEL__ROTATED_HEAD__NAME": "RotatedR3DetHead",
+    "MODEL__ROTATED_HEAD__ANCHOR_RATIOS": [1.0, 0.5, 2.0],
+}
+both_heads = pytest.mark.parametrize("keys", [S2ANET, R3DET], ids=["s2anet", "r3det"])
 
 
-def test_a_step_reaches_every_parameter() -> None:
+@both_heads
+def test_a_step_reaches_every_parameter(keys: dict[str, Any]) -> None:
     torch.manual_seed(0)
-    losses = train_a_step(build_model(plain_config(**HEAD)))
+    losses = train_a_step(build_model(plain_config(**keys)))
     assert set(losses) == {"loss_cls_first", "loss_box_first", "loss_cls", "loss_box"}
 
 
-def test_text_prompts_reach_both_stages() -> None:
+@both_heads
+def test_text_prompts_reach_both_stages(keys: dict[str, Any]) -> None:
     cfg = tiny_config(tcm=True)
-    cfg.MODEL.ROTATED_HEAD.NAME, cfg.MODEL.ROTATED_HEAD.NORM = "RotatedS2ANetHead", ""
+    for key, value in keys.items():
+        cfg.merge_from_list([key.replace("__", "."), value])
     losses = build_model(cfg).train()(two_inputs())
     sum(losses.values()).backward()
     assert "loss_score_map" in losses and all(torch.isfinite(v) for v in losses.values())
 
 
-def test_images_without_objects_have_a_loss_of_classes_alone() -> None:
-    model = build_model(plain_config(**HEAD)).train()
+@both_heads
+def test_images_without_objects_have_a_loss_of_classes_alone(keys: dict[str, Any]) -> None:
+    model = build_model(plain_config(**keys)).train()
     inputs = two_inputs()
     for image in inputs:
         image["instances"] = image["instances"][:0]
@@ -82,8 +94,40 @@ def test_eight_turns_of_a_filter() -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", [{"MODEL__ROTATED_HEAD__NORM": "GN"}, {"MODEL__ROTATED_HEAD__CHANNELS": 36}]
+    ("keys", "message"),
+    [
+        ({"MODEL__ROTATED_HEAD__NORM": "GN"}, "expected '' and at least 1, got 'GN'"),
+        ({"MODEL__ROTATED_HEAD__CHANNELS": 36}, "a multiple of 8, got 1 and 36"),
+        ({"MODEL__ROTATED_HEAD__ANCHOR_RATIOS": [1.0, 2.0]}, "expected 1 anchor per cell"),
+    ],
 )
-def test_settings_that_do_not_fit(keys: dict) -> None:
-    with pytest.raises(ValueError, match="expected '', a multiple of 8"):
-        build_model(plain_config(**{**HEAD, **keys}))
+def test_settings_that_do_not_fit(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_model(plain_config(**{**S2ANET, **keys}))
+
+
+def test_the_best_of_a_cell_is_the_box_that_is_refined() -> None:
+    model = build_model(plain_config(**R3DET)).eval()
+    features = [torch.rand(1, 16, side, side) for side in (8, 4, 2, 1, 1)]
+    head = model.head
+    features = [f.repeat(1, head.first.class_tower[0].in_channels // 16, 1, 1) for f in features]
+    with torch.no_grad():
+        output = head(features)
+    grid = head.make_grid(output.first)
+    num_classes, cell, anchors_per_cell = head.num_classes, 13, 3
+    scores = output.first.class_logits[0][0].flatten(1)[:, cell].reshape(anchors_per_cell, -1)
+    assert scores.shape[1] == num_classes
+    best = int(scores.amax(dim=1).argmax())
+    deltas = output.first.deltas[0][0].flatten(1)[:, cell].reshape(anchors_per_cell, 5)[best]
+    expected = head.coder.decode(grid.boxes[cell * anchors_per_cell + best, None], deltas[None])
+    torch.testing.assert_close(output.anchors[0][0, cell], expected[0])
+
+
+def test_sampling_between_cells_at_the_border_and_beyond() -> None:
+    feature = torch.arange(6.0).reshape(1, 1, 2, 3)  # rows 0 1 2 and 3 4 5
+    row = torch.tensor([[0.0, 0.5, 1.0, -0.5, 2.0, -1.5]])
+    column = torch.tensor([[1.0, 0.5, 2.0, 0.0, 3.0, 0.0]])
+    sampled = sample_bilinear(feature, row, column).flatten()
+    torch.testing.assert_close(sampled, torch.tensor([1.0, 2.0, 5.0, 0.0, 5.0, 0.0]))
+    one = sample_bilinear(feature[..., :1, :1] + 7, torch.zeros(1, 1), torch.zeros(1, 1))
+    assert one.item() == 7

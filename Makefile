@@ -6,12 +6,14 @@
 #   PYTHON=python3.12                      the Python that makes .venv (3.10 or later)
 #   TORCH_SPEC="torch==2.8.* torchvision"  what to install (pip options allowed)
 #   TCM_D2_CUDA=0 | 1                      never / always compile CUDA kernels (default: auto)
+#   TCM_D2_BUILD=none                      compile nothing at all: slow operators of plain torch
 #   TORCH_CUDA_ARCH_LIST="8.0;9.0"         GPU architectures to compile for
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_SPEC ?= torch torchvision
 TCM_D2_CUDA ?= auto
+TCM_D2_BUILD ?= auto
 MODEL ?= tcm_fcos
 DEMO_DIR ?= output/demo
 DEMO_ARGS ?=
@@ -37,10 +39,10 @@ INSTALLER := tcm_d2/cli/install_detectron2.py tcm_d2/cli/detectron2_edits.py
 # The build switches are part of the stamp's name, so that changing one compiles again.
 empty :=
 space := $(empty) $(empty)
-BUILD_NAME := $(subst /,-,$(subst ;,-,$(subst $(space),-,$(TCM_D2_CUDA)-$(TORCH_CUDA_ARCH_LIST))))
+BUILD_NAME := $(subst /,-,$(subst ;,-,$(subst $(space),-,$(TCM_D2_BUILD)-$(TCM_D2_CUDA)-$(TORCH_CUDA_ARCH_LIST))))
 PACKAGE := $(STAMPS)/package-$(BUILD_NAME)
 
-export TCM_D2_CUDA
+export TCM_D2_CUDA TCM_D2_BUILD
 export PYTHONNOUSERSITE := 1
 # Idle OpenMP threads sleep: spinning ones slow everything else on a small machine down.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -51,7 +53,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test quick faults lint format bench pretrained docs env clean distclean FORCE
+.PHONY: help install demo test quick faults lint format bench package pretrained docs env clean distclean FORCE
 
 help: ## list the targets
 	@echo "Targets (set-up happens where something is missing):"
@@ -90,6 +92,9 @@ format: ## reformat Python and C++ sources
 
 bench: $(PACKAGE) ## run a benchmark suite on this machine (BENCH_ARGS="ops")
 	@$(PY) tools/benchmark.py $(BENCH_ARGS)
+
+package: $(PACKAGE) ## build source package and wheels into dist, use one in a clean environment
+	@$(PY) tools/check_packages.py --output dist
 
 pretrained: $(PACKAGE) ## train the detector in tcm_d2/pretrained again (half an hour)
 	$(PY) tools/demo_embedded.py --model tcm_atss --num-train 320 --output output/pretrained -- \

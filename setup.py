@@ -3,9 +3,10 @@
     pip install --no-build-isolation -e .     # compiles against the torch that is installed
     python setup.py build_ext --inplace       # compile again, only what changed
     python setup.py describe                  # say what would be compiled, and why
+    TCM_D2_BUILD=none pip wheel --no-deps .   # py3-none-any: the plain-torch operators alone
 
 CPU kernels are compiled wherever there is a C++ compiler, CUDA kernels where there is a CUDA
-toolkit that matches torch: see tcm_d2/build_config.py for the switch TCM_D2_CUDA.
+toolkit that matches torch: see tcm_d2/build_config.py for the switches.
 """
 
 import importlib.util
@@ -49,6 +50,12 @@ def say(message, is_warning=False):
 
 def plan_build():
     """Return the keyword arguments for setup(): extension and build command, possibly none."""
+    try:
+        if not build_config.wants_kernels(os.environ):
+            say(f"compiling nothing: {build_config.BUILD_SWITCH}=none")
+            return {}
+    except build_config.BuildConfigError as error:
+        raise SystemExit(f"error: {error}") from error
     if build_config.find_compiler(os.environ) is None:
         if build_config.read_switch(os.environ) == "1":
             raise SystemExit(f"error: {build_config.SWITCH}=1, but no C++ compiler was found")
@@ -152,7 +159,9 @@ class BuildPy(build_py):
         super().run()
         if not self.editable_mode:
             target = Path(self.build_lib) / "tcm_d2" / "configs"
-            shutil.copytree(ROOT / "configs", target, dirs_exist_ok=True)
+            shutil.rmtree(target, ignore_errors=True)  # of an earlier build
+            skipped = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / "configs", target, ignore=skipped)
 
 
 plan = plan_build()

@@ -7,6 +7,9 @@ library only. The switch is the environment variable TCM_D2_CUDA:
     0               CPU kernels only
     1               CUDA kernels, or an error
 
+TCM_D2_BUILD=none compiles nothing and needs no torch: the wheel is py3-none-any, for every platform
+and torch, and runs the plain-torch operators.
+
 A toolkit decides, never a visible GPU: kernels can be built on a machine that has none.
 """
 
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SWITCH = "TCM_D2_CUDA"
+BUILD_SWITCH = "TCM_D2_BUILD"
 SYSTEM_ROOT = Path("/usr/local")
 CXX_NAMES = ("c++", "g++", "clang++")
 
@@ -53,6 +57,18 @@ class CudaDecision(NamedTuple):
     toolkit: Toolkit | None
     reason: str
     is_warning: bool  # the user may have expected CUDA kernels
+
+
+def wants_kernels(environment: Mapping[str, str]) -> bool:
+    """Return whether anything is compiled: not where TCM_D2_BUILD is "none".
+
+    Raises:
+        BuildConfigError: Another value than that or "auto".
+    """
+    value = environment.get(BUILD_SWITCH, "").strip().lower() or "auto"
+    if value not in ("auto", "none"):
+        raise BuildConfigError(f"{BUILD_SWITCH}: expected auto or none, got {value!r}")
+    return value == "auto"
 
 
 def read_switch(environment: Mapping[str, str]) -> str:

@@ -177,3 +177,11 @@ def test_setup_without_a_compiler_refuses_1(tmp_path: Path) -> None:
     result = run_setup(tmp_path, {"TCM_D2_CUDA": "1"})
     assert result.returncode != 0
     assert "TCM_D2_CUDA=1, but no C++ compiler was found" in result.stderr
+
+
+def test_setup_compiles_nothing_where_that_is_asked(tmp_path: Path) -> None:
+    result = run_setup(tmp_path, {"TCM_D2_BUILD": "none"})
+    assert result.returncode == 0 and "compiling nothing: TCM_D2_BUILD=none" in result.stderr
+    result = run_setup(tmp_path, {"TCM_D2_BUILD": "0"})
+    assert result.returncode != 0
+    assert "TCM_D2_BUILD: expected auto or none, got '0'" in result.stderr

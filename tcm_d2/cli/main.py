@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -95,6 +96,8 @@ def run_command(
     # Read by OpenMP when torch is loaded: idle threads sleep. Spinning ones make everything ten
     # times slower as soon as anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Libraries that Detectron2 imports say so; nobody at the command line can change it.
+    warnings.filterwarnings("ignore", r".*torch\.jit\.\w+` is deprecated", FutureWarning)
     try:
         status: int | None = importlib.import_module(f"tcm_d2.cli.{command.module}").run(args)
         return status

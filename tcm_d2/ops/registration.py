@@ -123,8 +123,9 @@ def _load_extension() -> tuple[str | None, str]:
         return module.__file__, "ok"
     warnings.warn(
         f"the compiled operators tcm_d2._C are {reason}: slow plain-torch versions run instead. To "
-        "build them, run 'python setup.py build_ext --inplace' in the project's folder (needs "
-        "a C++ compiler), or reinstall with 'pip install --no-build-isolation -e .'",
+        "build them (needs a C++ compiler): 'python setup.py build_ext --inplace' in a checkout, "
+        "else 'pip install --no-build-isolation --no-deps --force-reinstall --no-binary tcm_d2 "
+        "tcm_d2'",
         RuntimeWarning,
         stacklevel=2,
     )

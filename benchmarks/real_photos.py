@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", default=DEFAULT_NAME, help="what Detector.from_pretrained takes")
     add("--score", type=float, default=0.02, help="lowest score that counts")
     add("--window", type=int, help="side of the windows in px")
+    add("--scales", type=float, nargs="+", help="sizes at which an image is looked at")
     add("--threads", type=int, default=2)
     add("--pictures", type=Path, help="also draw what is found there, from a score of 0.3")
     add("--json", type=Path, help="also write the numbers there")
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the suite, print its tables and return the exit status."""
     torch.set_num_threads(args.threads)
     detector = Detector.from_pretrained(
-        args.weights, score_threshold=args.score, window_px=args.window
+        args.weights, score_threshold=args.score, window_px=args.window, scales=args.scales
     )
     renamed = dict(pair.split("=") for pair in args.rename)
     results = {}

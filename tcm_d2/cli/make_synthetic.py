@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
@@ -13,15 +14,19 @@ from tcm_d2.synthetic import SyntheticConfig, SyntheticSummary, make_synthetic_d
 
 
 class Preset(NamedTuple):
-    """Sizes of a data set and whether it is drawn by ``SyntheticConfig.easy``."""
+    """Sizes of a data set, and the settings it is drawn with."""
 
     num_train: int
     num_val: int
     image_size_px: int
-    easy: bool
+    make_config: Callable[..., SyntheticConfig]
 
 
-PRESETS = {"demo": Preset(96, 24, 512, True), "dota": Preset(120, 36, 1024, False)}
+PRESETS = {
+    "demo": Preset(96, 24, 512, SyntheticConfig.easy),
+    "dota": Preset(120, 36, 1024, SyntheticConfig),
+    "photo": Preset(400, 40, 384, SyntheticConfig.photo),
+}
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,9 +36,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         preset = PRESETS[args.preset]
         image_size_px = preset.image_size_px if args.image_size is None else args.image_size
-        config = SyntheticConfig(image_size_px=image_size_px)
-        if preset.easy:
-            config = SyntheticConfig.easy(image_size_px=image_size_px)
+        config = preset.make_config(image_size_px=image_size_px)
         summary = make_synthetic_dota(
             args.output,
             num_train=preset.num_train if args.num_train is None else args.num_train,

@@ -37,6 +37,7 @@ def make_detector(args: argparse.Namespace) -> Detector:
         class_names=args.classes,
         window_px=args.window,
         overlap_px=args.overlap,
+        scales=args.scales,
         batch_size=args.batch_size,
         seam_rule=args.seam_rule,
         tta=args.tta,

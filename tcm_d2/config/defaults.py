@@ -266,6 +266,9 @@ def _add_test_keys(cfg: CfgNode) -> None:
     # Beside the AP: "none", "numbers" (JSON and CSV files of curves, bins, confusion, matches) or
     # "pictures" (these and PNG files).
     cfg.TEST.DOTA.ANALYSIS = "pictures"
+    # Factors on the sides of a picture at which a Detector (tcm-d2 predict) looks at it;
+    # [0.5, 1, 2] finds objects of more sizes in 0.25 + 1 + 4 times the time.
+    cfg.TEST.WINDOW_SCALES = [1.0]
     # Test-time augmentation in --eval-only: detections of several views of each image are merged.
     cfg.TEST.TTA = CfgNode()
     cfg.TEST.TTA.ENABLED = False

@@ -102,6 +102,7 @@ class TestData:
     mapper: Node
     evaluator: Node
     tta: Views
+    window_scales: list[float] = dataclasses.field(default_factory=lambda: [1.0])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

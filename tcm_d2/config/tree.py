@@ -152,6 +152,7 @@ def _dataloader(cfg: CfgNode) -> dict[str, Any]:
                 "nms_threshold": test.TTA.NMS_THRESH,
                 "merge": test.TTA.MERGE,
             },
+            "window_scales": test.WINDOW_SCALES,
         },
     }
 

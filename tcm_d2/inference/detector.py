@@ -31,11 +31,12 @@ from tcm_d2.inference.inputs import (
     is_pattern,
     to_array,
 )
-from tcm_d2.inference.large_image import ResumeFile, WindowConfig, detect_scene
+from tcm_d2.inference.large_image import ResumeFile, WindowConfig
 from tcm_d2.inference.model_images import ChannelOrder, to_model_image
 from tcm_d2.inference.pretrained import build_pretrained
 from tcm_d2.inference.rasters import Scene, array_scene, open_scene
 from tcm_d2.inference.results import Detections
+from tcm_d2.inference.scales import detect_at_scales
 from tcm_d2.inference.seams import SeamRule
 from tcm_d2.inference.speed import make_fast
 from tcm_d2.inference.tta import RotatedTTA, TTAConfig, read_views
@@ -109,6 +110,7 @@ class Detector:
         prompts: Sequence[str] | None = None,
         window_px: int | None = None,
         overlap_px: int | None = None,
+        scales: Sequence[float] | None = None,
         batch_size: int | None = None,
         seam_rule: SeamRule = "whole",
         tta: bool | TTAConfig = False,
@@ -135,6 +137,9 @@ class Detector:
             window_px: side of the windows into which larger pictures are cut; None takes the
                 size the model was trained for.
             overlap_px: of the windows, more than the longest object; None is a quarter.
+            scales: factors on the sides of the picture at which it is looked at, as (0.5, 1, 2):
+                objects of more sizes are found, in 0.25 + 1 + 4 times the time. None takes the
+                configuration's (TEST.WINDOW_SCALES), 1 where nothing else is said.
             batch_size: windows at once; None is 4. It is halved while memory is short.
             seam_rule: "whole" prefers objects that no seam cuts, "nms" is plain suppression.
             tta: True looks at several views of each window as TEST.TTA of the configuration
@@ -164,6 +169,7 @@ class Detector:
             score_threshold=DEFAULT_SCORE_THRESHOLD if score_threshold is None else score_threshold,
             nms_iou_threshold=trained.merge_nms_threshold,
             seam_rule=seam_rule,
+            scales=tuple(trained.window_scales if scales is None else map(float, scales)),
         )
         if backend != "torch":
             model = export_network(model, backend, image_format=trained.image_format)
@@ -304,10 +310,10 @@ class Detector:
             scene: see `open_scene`.
             config: None takes the detector's.
             path: of the file, for the results.
-            show_progress, resume: see `detect_scene`.
+            show_progress, resume: see `detect_at_scales`.
             read_options: how the file was opened, so that `Detections.draw` can do it again.
         """
-        found = detect_scene(
+        found = detect_at_scales(
             self.detect_windows,
             scene,
             self.config if config is None else config,

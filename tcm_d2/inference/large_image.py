@@ -54,6 +54,8 @@ class WindowConfig:
         score_threshold: lower scores are left out.
         nms_iou_threshold: IoU above which a box is dropped for a better one.
         seam_rule: see `tcm_d2.inference.seams`.
+        scales: factors on the sides of the picture at which it is looked at; see
+            `tcm_d2.inference.scales`.
     """
 
     window_px: int
@@ -62,6 +64,7 @@ class WindowConfig:
     score_threshold: float
     nms_iou_threshold: float
     seam_rule: SeamRule
+    scales: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
         """Raise ValueError for values that do not fit."""
@@ -76,6 +79,8 @@ class WindowConfig:
             raise ValueError(f"batch_size: expected at least 1, got {self.batch_size}")
         if not 0 <= self.score_threshold < 1:
             raise ValueError(f"score_threshold: expected 0..1, got {self.score_threshold}")
+        if not self.scales or not min(self.scales) > 0:
+            raise ValueError(f"scales: expected positive factors, got {list(self.scales)}")
         if self.seam_rule not in SEAM_RULES:
             raise ValueError(f"seam_rule: expected one of {SEAM_RULES}, got {self.seam_rule!r}")
 

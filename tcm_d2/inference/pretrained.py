@@ -34,6 +34,7 @@ class Pretrained:
         resize_factor: on images before the model sees them.
         merge_nms_threshold: IoU above which merging windows suppresses.
         views: of a test-time augmentation.
+        window_scales: factors at which a picture is looked at.
     """
 
     model: nn.Module
@@ -42,6 +43,7 @@ class Pretrained:
     resize_factor: float
     merge_nms_threshold: float
     views: Views
+    window_scales: tuple[float, ...]
 
 
 def build_pretrained(
@@ -95,6 +97,7 @@ def build_pretrained(
         resize_factor=_resize_factor(test.mapper.get("augmentations", ())),
         merge_nms_threshold=float(test.evaluator.get("nms_iou_threshold", _MERGE_NMS_IOU)),
         views=test.tta,
+        window_scales=tuple(test.window_scales),
     )
 
 

@@ -55,5 +55,7 @@ dataloader = dict(
             nms_threshold=0.1,
             merge="mean",
         ),
+        # Factors at which a Detector looks at a picture; see TEST.WINDOW_SCALES there.
+        window_scales=[1.0],
     ),
 )

@@ -15,14 +15,21 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="gets train/ and val/")
     parser.add_argument(
         "--preset",
-        choices=("demo", "dota"),
+        choices=("demo", "dota", "photo"),
         default="dota",
         help="dota: DOTA's size statistics, 1024 px (default); "
-        "demo: larger objects and clearer pictures for a tiny detector, 512 px",
+        "demo: larger objects and clearer pictures for a tiny detector, 512 px; "
+        "photo: photo-like scenes of many kinds, objects of true size, 384 px",
     )
-    parser.add_argument("--num-train", type=int, help="training images (demo: 96, dota: 120)")
-    parser.add_argument("--num-val", type=int, help="validation images (demo: 24, dota: 36)")
-    parser.add_argument("--image-size", type=int, help="side in px (demo: 512, dota: 1024)")
+    parser.add_argument(
+        "--num-train", type=int, help="training images (demo: 96, dota: 120, photo: 400)"
+    )
+    parser.add_argument(
+        "--num-val", type=int, help="validation images (demo: 24, dota: 36, photo: 40)"
+    )
+    parser.add_argument(
+        "--image-size", type=int, help="side in px (demo: 512, dota: 1024, photo: 384)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--objects-scale", type=float, help="factor on all object sizes")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="draw only these classes")

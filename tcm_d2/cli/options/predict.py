@@ -45,6 +45,13 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     cut = parser.add_argument_group("large pictures")
     cut.add_argument("--window", type=int, help="side in px; default: as the model was trained")
     cut.add_argument("--overlap", type=int, help="px, more than the longest object; default: 1/4")
+    cut.add_argument(
+        "--scales",
+        type=float,
+        nargs="+",
+        metavar="FACTOR",
+        help="sizes at which a picture is looked at, as 0.5 1 2; default: as the detector says",
+    )
     cut.add_argument("--batch-size", type=int, help="windows at once, default 4")
     cut.add_argument("--seam-rule", choices=("whole", "nms"), default="whole")
     read = parser.add_argument_group("reading")

@@ -53,7 +53,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help install demo test quick faults lint format bench package pretrained docs env clean distclean FORCE
+.PHONY: help install demo test quick faults lint format bench package pretrained clip docs env clean distclean FORCE
 
 help: ## list the targets
 	@echo "Targets (set-up happens where something is missing):"
@@ -103,6 +103,9 @@ pretrained: $(PACKAGE) ## train the detector in tcm_d2/pretrained again (half an
 	  --weights output/pretrained/tcm_atss/model_final.pth \
 	  --config-file output/pretrained/tcm_atss/config.yaml \
 	  --output tcm_d2/pretrained/tcm_atss_embedded.safetensors OUTPUT_DIR output
+
+clip: $(PACKAGE) ## pre-train the embedded CLIP again (half an hour)
+	$(PY) tools/pretrain_clip.py
 
 docs: $(PACKAGE) ## build the API reference and the guides into docs/_build
 	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html

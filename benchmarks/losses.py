@@ -13,7 +13,6 @@ found boxes are turned from that. "other" counts the others, with their error mo
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -21,20 +20,13 @@ from typing import NamedTuple
 import numpy as np
 from tabulate import tabulate
 
+from benchmarks._embedded_runs import evaluate, train_detector
 from tcm_d2.cli.demo import make_data
-from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
-from tcm_d2.data.dota.labels import list_labels
 from tcm_d2.evaluation.analysis.numbers import measure_quads
-from tcm_d2.evaluation.analysis.result import OUTCOMES, EvaluationResult, analyze_evaluation
-from tcm_d2.evaluation.files.task_files import read_task1
-from tcm_d2.evaluation.scoring.annotations import read_annotations
-from tcm_d2.evaluation.scoring.protocols import Rules, prepare_evaluation
-from tcm_d2.packaged_configs import config_folder
+from tcm_d2.evaluation.analysis.result import OUTCOMES, EvaluationResult
 
 NEARLY_SQUARE = 1.3
 ROUND_CLASSES = ("storage-tank", "roundabout")
-# Learning rates fall at these parts of a run, as in configs/Base-Embedded.yaml.
-STEPS = (2 / 3, 0.9)
 
 
 class Run(NamedTuple):
@@ -140,25 +132,14 @@ def run(args: argparse.Namespace) -> int:
 
 def train(one: Run, args: argparse.Namespace) -> None:
     """Train and evaluate one detector, unless that is done; an interrupted run goes on."""
-    run_dir, data = folder_of(one, args), args.output / "data"
-    if result_path(run_dir).is_file():
-        return
-    patch_dirs = [
-        f"embedded_{split}={data / f'{split}_patches'}={data / split / 'labelTxt'}"
-        for split in ("train", "val")
-    ]
-    command = [
-        *(sys.executable, "-m", "tcm_d2", "train", "--resume"),
-        *("--config-file", str(config_folder() / f"embedded_tcm_{one.head}.yaml")),
-        *("DATASETS.PATCH_DIRS", repr(patch_dirs), "DATASETS.TRAIN", "('embedded_train',)"),
-        *("DATASETS.TEST", "('embedded_val',)", "SEED", str(args.seed)),
-        *("SOLVER.MAX_ITER", str(args.iterations)),
-        *("SOLVER.STEPS", repr(tuple(round(part * args.iterations) for part in STEPS))),
-        *("OUTPUT_DIR", str(run_dir), *one.overrides),
-    ]
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "output.txt").open("a") as log:
-        subprocess.run(command, stdout=log, stderr=log, check=True)
+    train_detector(
+        folder_of(one, args),
+        args.output / "data",
+        model=f"tcm_{one.head}",
+        iterations=args.iterations,
+        seed=args.seed,
+        overrides=one.overrides,
+    )
 
 
 def folder_of(one: Run, args: argparse.Namespace) -> Path:
@@ -166,21 +147,9 @@ def folder_of(one: Run, args: argparse.Namespace) -> Path:
     return Path(args.output / f"seed{args.seed}_iterations{args.iterations}" / one.name)
 
 
-def result_path(run_dir: Path) -> Path:
-    """Return the file that a finished run leaves."""
-    return run_dir / "inference" / "embedded_val" / "ap.json"
-
-
 def score(one: Run, args: argparse.Namespace) -> list[str]:
     """Return AP50, AP75, found objects and angle errors of one run, as text."""
-    label_dir = args.output / "data" / "val" / "labelTxt"
-    annotations = read_annotations(
-        label_dir, image_ids=list(list_labels(label_dir)), classes=DOTA_V1_CLASSES
-    )
-    detections = read_task1(result_path(folder_of(one, args)).parent / "Task1")
-    rules = Rules()
-    prepared = prepare_evaluation(detections, annotations, rules=rules)
-    result = analyze_evaluation(prepared, iou_threshold=0.5, rules=rules)
+    result = evaluate(folder_of(one, args), args.output / "data")
     by_iou = result.table.mean_ap_by_iou
     angles = measure_angles(result)
     medians = [f"{np.median(column):.1f}" if len(column) else "-" for column in angles]

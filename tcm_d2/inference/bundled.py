@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tcm_d2.modeling.clip.weights import EMBEDDED_FILE
+
 FOLDER = Path(__file__).resolve().parents[1] / "pretrained"
 SUFFIX = ".safetensors"
 # What the command lines take where no weights are named.
@@ -13,7 +15,7 @@ DEFAULT_NAME = "tcm_atss_embedded"
 
 def list_bundled() -> list[str]:
     """Return the names that `Detector.from_pretrained` takes besides paths."""
-    return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}"))
+    return sorted(path.stem for path in FOLDER.glob(f"*{SUFFIX}") if path != EMBEDDED_FILE)
 
 
 def find_bundled(name: str | os.PathLike[str]) -> Path | None:

@@ -5,6 +5,7 @@ Shape letters: K classes, N images, C joint width, D token width, N1 token ids k
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ from tcm_d2.modeling.clip.text import (
     tokenize_words,
 )
 from tcm_d2.modeling.tcm.tcm import TCM
+
+logger = logging.getLogger(__name__)
 
 
 @PART_REGISTRY.register()
@@ -82,6 +85,7 @@ class ClassText(PromptedTextEncoder):
             prompts, tokens_per_class=config.tokens_per_class, vocab_size=clip.vocab_size
         )
         super().__init__(clip, token_ids)
+        self._warn_of_unknown_words(config.class_names)
         self._kept = KeptTensor()
         self._context_ids: list[int] | None = None
         if config.context_words:
@@ -151,6 +155,22 @@ class ClassText(PromptedTextEncoder):
             tokens_per_class=self.class_token_ids.shape[1],
             vocab_size=self.token_embedding.num_embeddings,
         ).to(self.class_token_ids.device)
+        self._warn_of_unknown_words(class_names)
+
+    def _warn_of_unknown_words(self, class_names: Sequence[str]) -> None:
+        """Name the classes of which the tower knows no or not every word.
+
+        Of the embedded CLIP's token embedding only the rows of words in its captions are not zero.
+        """
+        rows = self.token_embedding.weight[self.class_token_ids]  # (K, N1, D)
+        is_unknown = (rows == 0).all(dim=2).any(dim=1).tolist()
+        names = [name for name, unknown in zip(class_names, is_unknown, strict=True) if unknown]
+        if names:
+            logger.warning(
+                "class names: words of %s were not in the captions that the text tower has "
+                "learnt from, and mean nothing to it; choose others, or another CLIP",
+                ", ".join(repr(name) for name in names),
+            )
 
     def train(self, mode: bool = True) -> ClassText:
         """Set the mode as ``nn.Module.train`` does, and forget the kept class embeddings."""

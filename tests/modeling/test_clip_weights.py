@@ -11,9 +11,10 @@ from open_clip.model import CLIP
 from safetensors.torch import save_file
 
 from tcm_d2.modeling.backbone.clip_resnet import build_clip_resnet
+from tcm_d2.modeling.clip.text import tokenize_prompts
 from tcm_d2.modeling.clip.towers import take_text_side
 from tcm_d2.modeling.clip.weights import read_clip_state_dict
-from tests.modeling.small_clip import SMALL_CLIP, TEXT, randomize, small_towers
+from tests.modeling.small_clip import PROMPTS, SMALL_CLIP, TEXT, randomize, small_towers
 
 TEXT_CFG = dict(context_length=20, vocab_size=49408, width=64, heads=1, layers=2)
 
@@ -55,6 +56,28 @@ def test_reads_torchscript_archive_without_running_it(
     save_archive(clip, path, half=half)
     monkeypatch.setattr(torch.jit, "load", lambda *a, **k: pytest.fail("executes the archive"))
     assert_same_weights(read_clip_state_dict(path), clip, half=half)
+
+
+def test_rows_of_known_words_are_put_in_their_place(
+    clip: CLIP, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = tokenize_prompts(PROMPTS[:2], tokens_per_class=8, vocab_size=49408).unique()
+    tensors = {name: tensor.contiguous() for name, tensor in clip.state_dict().items()}
+    tensors["token_embedding.weight"] = tensors["token_embedding.weight"][ids].contiguous()
+    tensors["token_embedding.row_ids"] = ids.int()
+    save_file(tensors, tmp_path / "clip.safetensors")
+    with caplog.at_level(logging.WARNING):
+        towers = small_towers(weights=str(tmp_path / "clip.safetensors"), position_image_size_px=64)
+    loaded, whole = towers.text.token_embedding.weight, clip.token_embedding.weight
+    assert torch.equal(loaded[ids], whole[ids])
+    assert int((loaded != 0).any(1).sum()) == len(ids)
+    message = "words of 'ground track field' were not in the captions"
+    assert message in caplog.text
+    caplog.clear()
+    towers.text.set_class_names(PROMPTS[:2], template="{label}")
+    assert not caplog.text
+    towers.text.set_class_names(["ship"], template="{label}")
+    assert "words of 'ship' were not" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".bin", ".safetensors"])

@@ -18,6 +18,11 @@ logger = logging.getLogger(__name__)
 IMAGE_PREFIX, POOL_PREFIX = "visual.", "visual.attnpool."
 POSITION_NAME = "visual.attnpool.positional_embedding"
 TEXT_POSITION_NAME = "positional_embedding"
+TOKEN_NAME, TOKEN_ROWS_NAME = "token_embedding.weight", "token_embedding.row_ids"
+# What MODEL.CLIP.WEIGHTS takes besides a path: a small CLIP in this package, pre-trained on
+# rendered scenes (docs/weights.md). Of its token embedding it has the rows of words it knows.
+EMBEDDED_NAME = "embedded"
+EMBEDDED_FILE = Path(__file__).resolve().parents[2] / "pretrained" / "clip_embedded.safetensors"
 # In CLIP files, of no use to a detector.
 UNUSED_NAMES = {
     "logit_scale",
@@ -53,6 +58,11 @@ def load_clip_weights(clip: CLIP, state_dict: Mapping[str, Tensor], *, source: s
     """
     own = clip.state_dict()
     weights = dict(state_dict)
+    if TOKEN_ROWS_NAME in weights:
+        rows = weights.pop(TOKEN_ROWS_NAME).long()
+        known = weights[TOKEN_NAME]
+        weights[TOKEN_NAME] = known.new_zeros(len(own[TOKEN_NAME]), known.shape[1])
+        weights[TOKEN_NAME][rows] = known
     num_positions = own[POSITION_NAME].shape[0]
     if POSITION_NAME in weights and weights[POSITION_NAME].shape[0] != num_positions:
         side = round((num_positions - 1) ** 0.5)
@@ -135,7 +145,7 @@ def read_clip_state_dict(path: str | Path) -> dict[str, Tensor]:
     prefixes. Floating point is converted to float32.
 
     Args:
-        path: the file.
+        path: the file, or "embedded" for the one in this package.
 
     Returns:
         Tensors by CLIP's names, on the CPU.
@@ -144,6 +154,8 @@ def read_clip_state_dict(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, holds code, or is no CLIP model with a ResNet image tower.
     """
+    if str(path) == EMBEDDED_NAME and not Path(path).exists():
+        path = EMBEDDED_FILE
     try:
         tensors = read_weight_file(path).tensors
     except FileNotFoundError as error:

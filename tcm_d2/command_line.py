@@ -52,6 +52,24 @@ def add_import_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_classes_option(
+    parser: argparse._ActionsContainer, meaning: str, *, default: Sequence[str] | None = None
+) -> None:
+    """Add ``--classes``: class names in label order.
+
+    Args:
+        parser: or a group of one.
+        meaning: what the names do here, for the help.
+    """
+    parser.add_argument(
+        "--classes",
+        nargs="+",
+        default=None if default is None else list(default),
+        metavar="NAME",
+        help=meaning,
+    )
+
+
 def parse_options(
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None,

@@ -2,7 +2,7 @@
 """Build the source package and the wheels, install one in a clean environment, and use it there.
 
   tools/check_packages.py --output dist
-  tools/check_packages.py --pure-only --transcript docs/first_ten_minutes.txt
+  tools/check_packages.py --wheel dist/tcm_d2-0.1.0-py3-none-any.whl --transcript transcript.txt
 
 The wheels are built from the unpacked source package: the one of plain torch for every platform
 (py3-none-any), and the compiled one. The environment sees the packages of this Python but neither
@@ -68,19 +68,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="keep the packages there")
     parser.add_argument("--pure-only", action="store_true", help="do not compile")
+    parser.add_argument("--wheel", type=Path, metavar="FILE", help="build nothing, try this one")
     parser.add_argument("--transcript", type=Path, metavar="FILE", help="what the commands printed")
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="tcm_d2_packages_") as name:
         folder = Path(name)
         try:
-            packages = build_packages(folder, compile_one=not args.pure_only)
+            packages = [args.wheel]
+            if args.wheel is None:
+                packages = build_packages(folder, compile_one=not args.pure_only)
             text = try_wheel(packages[-1], folder / "elsewhere")
         except (CheckError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
         if args.transcript is not None:
             args.transcript.write_text(text, encoding="utf-8")
-        if args.output is not None:
+        if args.output is not None and args.wheel is None:
             args.output.mkdir(parents=True, exist_ok=True)
             for package in packages:
                 shutil.copy(package, args.output)

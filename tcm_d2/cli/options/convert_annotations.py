@@ -18,7 +18,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcm_d2.command_line import add_import_option, new_parser, parse_options
+from tcm_d2.command_line import add_classes_option, add_import_option, new_parser, parse_options
 
 # Of earlier releases.
 OLD_WORDS = {"--image-dir": "--images", "--out": "--output"}
@@ -34,9 +34,7 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add("--to", default="dota", metavar="NAME", help="format to write (dota)")
     add("--images", type=Path, metavar="DIR", help="the images, for their sizes")
     names = parser.add_mutually_exclusive_group()
-    names.add_argument(
-        "--classes", nargs="+", metavar="NAME", help="in the order of the indices, from 0"
-    )
+    add_classes_option(names, "in the order of the indices, from 0")
     names.add_argument("--classes-file", type=Path, metavar="FILE", help="text or data.yaml")
     add(
         "--on-error",

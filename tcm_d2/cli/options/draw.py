@@ -17,7 +17,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcm_d2.command_line import add_import_option, new_parser, parse_options
+from tcm_d2.command_line import add_classes_option, add_import_option, new_parser, parse_options
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 
 # Of earlier releases.
@@ -36,7 +36,9 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add("--images", nargs="+", required=True, type=Path, metavar="FILE_or_DIR")
     add("--detections", type=Path, metavar="DIR_or_ZIP", help="Task1 files")
     add("--labels", type=Path, metavar="LABELTXT_DIR", help="<image id>.txt, to compare with")
-    add("--classes", nargs="+", default=list(DOTA_V1_CLASSES), metavar="NAME")
+    add_classes_option(
+        parser, "in label order (default: the 15 of DOTA-v1.0)", default=DOTA_V1_CLASSES
+    )
     add(
         "--score-threshold",
         type=float,

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcm_d2.command_line import new_parser, parse_options
+from tcm_d2.command_line import add_classes_option, new_parser, parse_options
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 
 # Of earlier releases.
@@ -29,7 +29,7 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     where.add_argument("--patch-dir", type=Path, metavar="DIR", help="made by tcm-d2 split")
     where.add_argument("--images", type=Path, metavar="DIR", help="whole images")
     add("--labels", type=Path, metavar="DIR", help="labels of --images")
-    add("--classes", nargs="+", default=list(DOTA_V1_CLASSES), metavar="NAME", help="class names")
+    add_classes_option(parser, "class names", default=DOTA_V1_CLASSES)
     add("--on-error", choices=("raise", "skip", "repair"), default="raise", help="bad label lines")
     add("--source", choices=["annotations", "loader"], default="annotations", help="what to draw")
     add("--config-file", type=Path, metavar="YAML", help="augmentations of --source loader")

@@ -24,7 +24,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcm_d2.command_line import new_parser, parse_options
+from tcm_d2.command_line import add_classes_option, new_parser, parse_options
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 
 # Of earlier releases.
@@ -63,12 +63,8 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
         default=0.5,
         help="a match needs an IoU above this (default: 0.5)",
     )
-    add(
-        "--classes",
-        nargs="+",
-        default=list(DOTA_V1_CLASSES),
-        metavar="NAME",
-        help="classes to score (default: the 15 of DOTA-v1.0)",
+    add_classes_option(
+        parser, "classes to score (default: the 15 of DOTA-v1.0)", default=DOTA_V1_CLASSES
     )
     add("--json", type=Path, metavar="FILE", help="write the numbers there, too")
     add("--output", type=Path, metavar="DIR", help="write the whole analysis there")

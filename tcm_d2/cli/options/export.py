@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcm_d2.command_line import add_import_option, new_parser, parse_options
+from tcm_d2.command_line import add_classes_option, add_import_option, new_parser, parse_options
 
 
 def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -35,12 +35,7 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     add("--opset", type=int, default=18, help="of ONNX (18)")
     add("--check", action="store_true", help="run the file and compare with the model")
-    add(
-        "--classes",
-        nargs="+",
-        metavar="NAME",
-        help="of a detector with an open vocabulary: what the file finds",
-    )
+    add_classes_option(parser, "of a detector with an open vocabulary: what the file finds")
     add("--overwrite", action="store_true", help="replace an existing output")
     add("opts", nargs=argparse.REMAINDER, metavar="OVERRIDE", help="of the configuration")
     return parser

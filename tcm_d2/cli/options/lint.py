@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcm_d2.command_line import new_parser, parse_options
+from tcm_d2.command_line import add_classes_option, new_parser, parse_options
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.evaluation.files.lint_rules import RULES
 
@@ -29,12 +29,8 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add("--detections", required=True, type=Path, metavar="DIR_or_ZIP", help="result files")
     add("--task", type=int, choices=(1, 2), default=1, help="1 oriented, 2 upright boxes")
     add("--image-list", type=Path, metavar="FILE", help="image ids of the task, one per line")
-    add(
-        "--classes",
-        nargs="+",
-        default=list(DOTA_V1_CLASSES),
-        metavar="NAME",
-        help="classes of the task (default: the 15 of DOTA-v1.0)",
+    add_classes_option(
+        parser, "classes of the task (default: the 15 of DOTA-v1.0)", default=DOTA_V1_CLASSES
     )
     return parser
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcm_d2.command_line import new_parser, parse_options
+from tcm_d2.command_line import add_classes_option, new_parser, parse_options
 
 
 def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -32,7 +32,7 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--objects-scale", type=float, help="factor on all object sizes")
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="draw only these classes")
+    add_classes_option(parser, "draw only these classes")
     parser.add_argument("--num-workers", type=int, help="processes (default: all cores)")
     return parser
 

@@ -22,7 +22,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcm_d2.command_line import new_parser, parse_options
+from tcm_d2.command_line import add_classes_option, new_parser, parse_options
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 
 # Of earlier releases.
@@ -54,13 +54,11 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
         help="what the middle field of a patch name is (default: auto, see above)",
     )
     add("--task", type=int, choices=(1, 2), default=1, help="1 corners, 2 their upright bounds")
-    add(
-        "--classes",
-        nargs="+",
-        default=list(DOTA_V1_CLASSES),
-        metavar="NAME",
-        help="classes to write (default: the 15 of DOTA-v1.0); absent ones get an empty file. For "
-        "an npz: the names of its labels, in order",
+    add_classes_option(
+        parser,
+        "classes to write (default: the 15 of DOTA-v1.0); absent ones get an empty file. For an "
+        "npz: the names of its labels, in order",
+        default=DOTA_V1_CLASSES,
     )
     add("--image-list", type=Path, metavar="FILE", help="image ids of the task, for the lint")
     add("--strict", action="store_true", help="problems of the lint make the run fail")

@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcm_d2.command_line import add_import_option, new_parser, parse_options
+from tcm_d2.command_line import add_classes_option, add_import_option, new_parser, parse_options
 
 # Of earlier releases.
 OLD_WORDS = {"--input": "--images"}
@@ -37,9 +37,7 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add_import_option(parser)
     model.add_argument("--config-file", help="where it does not lie beside the weights")
     model.add_argument("--device", help="cuda, cuda:1, cpu; default: CUDA where there is one")
-    model.add_argument(
-        "--classes", nargs="+", help="names in label order; with an open vocabulary what to find"
-    )
+    add_classes_option(model, "names in label order; with an open vocabulary what to find")
     model.add_argument("--score-threshold", type=float, help="default 0.3")
     model.add_argument("--tta", action="store_true", help="8 views of each window (TEST.TTA)")
     cut = parser.add_argument_group("large pictures")

@@ -18,7 +18,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcm_d2.command_line import add_import_option, new_parser, parse_options
+from tcm_d2.command_line import add_classes_option, add_import_option, new_parser, parse_options
 
 # Of earlier releases.
 OLD_WORDS = {
@@ -40,7 +40,7 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add("--images", type=Path, metavar="DIR", help="whole images; none: a page without pictures")
     add("--output", type=Path, default=Path("report.html"), metavar="FILE")
     add("--title", default="", help="default: from the folder of the results")
-    add("--classes", nargs="+", metavar="NAME", help="default: the run's, or DOTA-v1.0's")
+    add_classes_option(parser, "default: the run's, or DOTA-v1.0's")
     add("--metric", choices=("11point", "area"), help="AP formula (default: the run's, or 11point)")
     add(
         "--iou-threshold",

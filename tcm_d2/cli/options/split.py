@@ -21,7 +21,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcm_d2.command_line import new_parser, parse_options
+from tcm_d2.command_line import add_classes_option, new_parser, parse_options
 from tcm_d2.data.dota.classes import CLASS_LISTS
 
 # Of earlier releases.
@@ -67,12 +67,10 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
         default="png",
         help="of the patches; bmp is the fastest to write and to train on, at twice the size",
     )
-    add(
-        "--classes",
-        nargs="+",
+    add_classes_option(
+        parser,
+        f"names to accept, or one of {', '.join(CLASS_LISTS)}, any (dota-v1.0)",
         default=["dota-v1.0"],
-        metavar="NAME",
-        help=f"names to accept, or one of {', '.join(CLASS_LISTS)}, any (dota-v1.0)",
     )
     add(
         "--on-error",

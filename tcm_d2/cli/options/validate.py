@@ -19,7 +19,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tcm_d2.command_line import new_parser, parse_options
+from tcm_d2.command_line import add_classes_option, new_parser, parse_options
 from tcm_d2.data.dota.classes import CLASS_LISTS, expand_class_names
 
 # Of earlier releases.
@@ -36,11 +36,9 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add("--annotations", type=Path, metavar="PATH", help="instead of --labels: of another format")
     add("--format", default="auto", metavar="NAME", help="of the annotations (auto)")
     add("--classes-file", type=Path, metavar="FILE", help="for formats with class indices")
-    add(
-        "--classes",
-        nargs="+",
-        metavar="NAME",
-        help=f"class names, or one of {', '.join(CLASS_LISTS)}; without it any name is allowed",
+    add_classes_option(
+        parser,
+        f"class names, or one of {', '.join(CLASS_LISTS)}; without it any name is allowed",
     )
     add("--output", type=Path, metavar="DIR", help="for report.txt, report.json and pictures")
     add("--num-pictures", type=int, default=8, metavar="N", help="images to draw into --output (8)")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from detectron2.config import CfgNode, instantiate
 from detectron2.config import LazyCall as L
-from detectron2.modeling import META_ARCH_REGISTRY, build_model
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, Backbone, build_model
 from detectron2.modeling.backbone.regnet import RegNet, ResBottleneckBlock, SimpleStem
 from torch import nn
 
@@ -144,10 +146,8 @@ def test_a_foreign_part_trains_from_yaml_keys_and_as_a_tree(make_config) -> None
     assert all(torch.equal(losses[name], same_losses[name]) for name in losses)
 
 
-def test_a_regnet_trains_in_a_python_configuration() -> None:
-    cfg = plain_config()
-    tree = RotatedOneStageDetector.from_config(cfg)
-    tree["backbone"] = L(RegNet)(
+def make_regnet(*, norm: str) -> Backbone:
+    return RegNet(
         stem_class=SimpleStem,
         stem_width=8,
         block_class=ResBottleneckBlock,
@@ -156,16 +156,71 @@ def test_a_regnet_trains_in_a_python_configuration() -> None:
         w_0=8,
         w_m=2.0,
         group_width=8,
-        norm="BN",
+        norm=norm,
         out_features=["s2", "s3", "s4"],
     )
+
+
+def make_swin() -> Backbone:
+    swin = pytest.importorskip(
+        "detectron2.modeling.backbone.swin", reason="Detectron2 0.6 has no Swin; its main has"
+    )
+    return swin.SwinTransformer(
+        embed_dim=8,
+        depths=(1, 1, 1, 1),
+        num_heads=(1, 1, 2, 2),
+        window_size=4,
+        out_indices=(1, 2, 3),
+    )
+
+
+def make_vitdet() -> Backbone:
+    vit = pytest.importorskip(
+        "detectron2.modeling.backbone.vit", reason="Detectron2 0.6 has no ViTDet; its main has"
+    )
+    network = vit.ViT(
+        img_size=64, patch_size=16, embed_dim=16, depth=2, num_heads=2, out_feature="last_feat"
+    )
+    return vit.SimpleFeaturePyramid(
+        network, in_feature="last_feat", out_channels=16, scale_factors=(2.0, 1.0, 0.5), norm="LN"
+    )
+
+
+# What to make, and the outputs of 8, 16 and 32 px.
+BACKBONES = {
+    "regnet": (L(make_regnet)(norm="BN"), ["s2", "s3", "s4"]),
+    "swin": (L(make_swin)(), ["p1", "p2", "p3"]),
+    "vitdet": (L(make_vitdet)(), ["p3", "p4", "p5"]),
+}
+
+
+@pytest.mark.parametrize(("backbone", "outputs"), BACKBONES.values(), ids=BACKBONES)
+def test_other_backbones_of_detectron2_train_in_a_python_configuration(
+    backbone: Any, outputs: list[str]
+) -> None:
+    tree = RotatedOneStageDetector.from_config(plain_config())
+    tree["backbone"] = backbone
     tree["neck"] = L(FPNConfig)(
-        in_features=["s2", "s3", "s4"],
-        out_channels=32,
-        extra_levels_from="input",
-        relu_before_extra=False,
+        in_features=outputs, out_channels=32, extra_levels_from="input", relu_before_extra=False
     )
     train_a_step(instantiate(L(RotatedOneStageDetector)(**tree)))
+
+
+@pytest.mark.parametrize(("backbone", "outputs"), BACKBONES.values(), ids=BACKBONES)
+def test_other_backbones_of_detectron2_train_by_a_registered_name(
+    backbone: Any, outputs: list[str]
+) -> None:
+    """Detectron2 registers none of them: one function does it."""
+
+    def build_other_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
+        return instantiate(backbone)
+
+    BACKBONE_REGISTRY.register(build_other_backbone)
+    try:
+        keys = {"BACKBONE__NAME": "build_other_backbone", "ROTATED_FPN__IN_FEATURES": outputs}
+        train_a_step(build_model(plain_config(**{f"MODEL__{k}": v for k, v in keys.items()})))
+    finally:
+        del BACKBONE_REGISTRY._obj_map["build_other_backbone"]
 
 
 @pytest.mark.parametrize(

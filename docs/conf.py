@@ -31,6 +31,8 @@ apidoc_modules = [
     {
         "path": str(ROOT / "tcm_d2"),
         "destination": "api",
+        # Commands; docs/command.md and their --help describe them.
+        "exclude_patterns": [str(ROOT / "tcm_d2" / "cli*"), str(ROOT / "tcm_d2" / "__main__.py")],
         "separate_modules": True,
         "module_first": True,
     }

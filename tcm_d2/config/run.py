@@ -102,7 +102,7 @@ class TestData:
     mapper: Node
     evaluator: Node
     tta: Views
-    window_scales: list[float] = dataclasses.field(default_factory=lambda: [1.0])
+    window_scales: list[float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

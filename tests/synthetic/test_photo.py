@@ -12,7 +12,7 @@ from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.synthetic import SyntheticConfig, render_image
 from tcm_d2.synthetic.canvas import Canvas
 from tcm_d2.synthetic.geometry import Pose, fraction_inside
-from tcm_d2.synthetic.photo import aircraft, courts, ships, sports, vehicles
+from tcm_d2.synthetic.photo import aircraft, courts, plants, ships, sports, vehicles
 from tcm_d2.synthetic.photo.camera import photograph
 from tcm_d2.synthetic.photo.colors import name_color
 from tcm_d2.synthetic.photo.render import SCENES
@@ -27,7 +27,7 @@ def worlds() -> dict[str, World]:
     config = SyntheticConfig.photo(image_size_px=SIZE_PX)
     found = {}
     for index, (name, kind) in enumerate(SCENES.items()):
-        world = World(np.random.default_rng([4, index]), config, gsd_m=float(np.mean(kind.gsd_m)))
+        world = World(np.random.default_rng([6, index]), config, gsd_m=float(np.mean(kind.gsd_m)))
         kind.draw(world)
         found[name] = world
     found["grounds"] = world = World(np.random.default_rng(4), config, gsd_m=0.9)
@@ -38,6 +38,7 @@ def worlds() -> dict[str, World]:
         sports.fill_diamonds,
         sports.fill_tennis,
         sports.fill_basketball,
+        plants.fill_tanks,
     )
     for index, fill in enumerate(fillers):
         u, v = (index % 3 - 1) * 75.0, (index // 3 - 0.5) * 110.0

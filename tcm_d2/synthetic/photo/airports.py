@@ -122,7 +122,7 @@ def draw_airport(world: World) -> None:
     """Draw a terminal with gates or an open apron, a taxiway, and grass with a runway."""
     rng, reach = world.rng, world.reach
     world.start(("grass", "dry", "soil", "scrub", "lawn")[rng.integers(5)])
-    top = rng.uniform(-1.0, -0.2) * reach
+    top = rng.uniform(-1.1, -0.35) * reach
     apron = (-reach, top, reach, reach)
     concrete = pick(rng, CONCRETE) if world.chance(0.75) else world.asphalt
     world.pave(world.frame.rect(*apron), concrete, concrete=world.chance(0.7))
@@ -131,7 +131,7 @@ def draw_airport(world: World) -> None:
         world.surroundings = "on a runway"
         _runway(world, top - world.px(rng.uniform(35, 60)), width_m=rng.uniform(25, 60))
     world.surroundings = "on an apron"
-    mode = rng.choice(["gates", "rows", "scattered"], p=[0.35, 0.4, 0.25])
+    mode = rng.choice(["gates", "rows", "scattered"], p=[0.3, 0.5, 0.2])
     if mode == "gates":
         _gates(world, top)
     elif mode == "rows":
@@ -207,7 +207,7 @@ def _rows(world: World, top: float) -> None:
         length, span, color = fleet_of(world, kind)
         pitch = world.px(max(length, span) * rng.uniform(1.02, 1.6))
         row_v = v + world.px(max(length, span)) / 2
-        taken = rng.uniform(0.25, 1.0)
+        taken = rng.uniform(0.4, 1.0)
         for u in np.arange(-reach + rng.uniform(0, 1) * pitch, reach, pitch):
             if world.chance(0.4):
                 lead_in = world.frame.points([[u, row_v - 0.7 * pitch], [u, row_v + 0.3 * pitch]])

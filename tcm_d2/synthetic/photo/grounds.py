@@ -91,6 +91,7 @@ def paint_pavement(
     origin, along, across = quad[0], quad[1] - quad[0], quad[3] - quad[0]
     area_m2 = float(np.hypot(*along) * np.hypot(*across)) * gsd_m**2
     if concrete:
+        _bands(canvas, quad, rng, color=color, width_px=rng.uniform(5, 25) / gsd_m)
         step = rng.uniform(4, 9) / gsd_m
         _joints(canvas, quad, step_px=step, color=shade(color, rng.uniform(0.72, 0.9)))
     for _ in range(min(14, int(rng.poisson(min(10.0, 2 + area_m2 / 600))))):
@@ -128,3 +129,19 @@ def _joints(canvas: Canvas, quad: np.ndarray, *, step_px: float, color: Color) -
         for part in np.arange(step_px, np.hypot(*side), step_px) / max(1e-6, np.hypot(*side)):
             start = origin + part * side
             canvas.stroke(np.stack([start, start + other]), color, width_px=0.5, alpha=0.5)
+
+
+def _bands(
+    canvas: Canvas, quad: np.ndarray, rng: np.random.Generator, *, color: Color, width_px: float
+) -> None:
+    """Lay strips of slabs of several ages along one side of a quad."""
+    origin, along, across = quad[0], quad[1] - quad[0], quad[3] - quad[0]
+    contrast = rng.choice([0.0, rng.uniform(0.02, 0.12)])
+    length = float(np.hypot(*across))
+    if contrast == 0 or width_px < 3:
+        return
+    for start in np.arange(0, length, width_px) / length:
+        stop = min(1.0, start + width_px / length)
+        corners = [origin + start * across, origin + start * across + along]
+        corners += [origin + stop * across + along, origin + stop * across]
+        canvas.fill(np.array(corners), shade(color, 1 + rng.normal(0, contrast)), alpha=0.8)

@@ -12,7 +12,7 @@ from tcm_d2.synthetic.photo.airports import draw_airport, draw_heliport
 from tcm_d2.synthetic.photo.camera import photograph
 from tcm_d2.synthetic.photo.country import draw_country, draw_crossroads, draw_river
 from tcm_d2.synthetic.photo.harbours import draw_marina, draw_port, draw_sea
-from tcm_d2.synthetic.photo.town import draw_blocks
+from tcm_d2.synthetic.photo.town import draw_blocks, draw_ground
 from tcm_d2.synthetic.photo.world import World
 
 
@@ -25,14 +25,15 @@ class PhotoKind(NamedTuple):
 
 
 SCENES: dict[str, PhotoKind] = {
-    "lots": PhotoKind(lambda world: draw_blocks(world, "lots"), 17, (0.08, 0.34)),
+    "lots": PhotoKind(lambda world: draw_blocks(world, "lots"), 15, (0.09, 0.4)),
     "town": PhotoKind(lambda world: draw_blocks(world, "town"), 8, (0.09, 0.4)),
     "suburb": PhotoKind(lambda world: draw_blocks(world, "suburb"), 7, (0.09, 0.4)),
-    "sports": PhotoKind(lambda world: draw_blocks(world, "sports"), 15, (0.1, 0.75)),
+    "sports": PhotoKind(lambda world: draw_blocks(world, "sports"), 9, (0.12, 0.75)),
+    "ground": PhotoKind(draw_ground, 12, (0.12, 0.9)),
     "industry": PhotoKind(lambda world: draw_blocks(world, "industry"), 9, (0.13, 0.9)),
-    "airport": PhotoKind(draw_airport, 13, (0.12, 0.85)),
+    "airport": PhotoKind(draw_airport, 15, (0.14, 0.9)),
     "heliport": PhotoKind(draw_heliport, 4, (0.08, 0.4)),
-    "marina": PhotoKind(draw_marina, 11, (0.1, 0.55)),
+    "marina": PhotoKind(draw_marina, 12, (0.11, 0.6)),
     "port": PhotoKind(draw_port, 6, (0.15, 1.3)),
     "sea": PhotoKind(draw_sea, 4, (0.12, 1.2)),
     "river": PhotoKind(draw_river, 8, (0.15, 1.2)),

@@ -352,3 +352,41 @@ def _street_traffic(world: World, blocks: list[Extent], *, street: float) -> Non
                     large_part=0.02,
                 )
                 world.surroundings = "on a street"
+
+
+def draw_ground(world: World) -> None:
+    """Draw one sports ground in the middle, whole or cut, and blocks of a town around it."""
+    rng, reach = world.rng, world.reach
+    world.start(("lawn", "grass", "dry", "asphalt", "concrete", "soil")[rng.integers(6)])
+    fills: tuple[tuple[Filler, tuple[float, float]], ...] = (
+        (sports.fill_track, (200, 110)),
+        (sports.fill_soccer, (125, 85)),
+        (sports.fill_diamonds, (110, 100)),
+        (sports.fill_tennis, (75, 60)),
+        (sports.fill_basketball, (60, 50)),
+        (sports.fill_bath, (60, 40)),
+    )
+    fill, size_m = fills[rng.choice(len(fills), p=(0.24, 0.22, 0.24, 0.12, 0.12, 0.06))]
+    half_u, half_v = (world.px(0.5 * side * float(rng.uniform(0.9, 1.2))) for side in size_m)
+    world.surroundings = "on a sports ground"
+    fill(world, (-half_u, -half_v, half_u, half_v))
+    gap = world.px(float(rng.uniform(2, 14)))
+    around: tuple[Extent, ...] = (
+        (-reach, -reach, reach, -half_v - gap),
+        (-reach, half_v + gap, reach, reach),
+        (-reach, -half_v, -half_u - gap, half_v),
+        (half_u + gap, -half_v, reach, half_v),
+    )
+    fillers = (fill_parking, fill_houses, fill_halls, fill_park, fill_park, sports.fill_tennis)
+    for extent in around:
+        if min(extent[2] - extent[0], extent[3] - extent[1]) < world.px(18):
+            continue
+        side = world.px(float(rng.uniform(45, 90)))
+        for u0, v0, u1, v1 in split_blocks(rng, extent, min_side=0.5 * side, max_side=1.4 * side):
+            inset = world.px(2.5)
+            if world.chance(0.75) and min(u1 - u0, v1 - v0) > 4 * inset:
+                block = (u0 + inset, v0 + inset, u1 - inset, v1 - inset)
+                fillers[rng.integers(len(fillers))](world, block)
+    put_trees(
+        world, (-reach, -reach, reach, reach), count=int(rng.integers(0, 60)), radius_m=(1.5, 5)
+    )

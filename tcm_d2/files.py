@@ -8,7 +8,7 @@ import platform
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 from types import ModuleType
 from typing import IO
@@ -120,6 +120,32 @@ def locked_folder(folder: str | os.PathLike[str], *, what: str) -> Iterator[None
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+@contextmanager
+def locked_output(folder: str | os.PathLike[str], *, what: str) -> Iterator[None]:
+    """Make a folder and keep other writers out of it while the block runs; see `locked_folder`.
+
+    Folders that were made and got nothing are removed again.
+
+    Args:
+        folder: made where missing.
+        what: its option, for the message.
+
+    Raises:
+        FolderInUseError: (a ValueError) another process writes there.
+        OSError: it cannot be made or written.
+    """
+    path = Path(folder)
+    made = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked_folder(path, what=what):
+            yield
+    finally:
+        for one in made:
+            with suppress(OSError):  # it got something
+                one.rmdir()
 
 
 def _is_file(handle: int, path: Path) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from tcm_d2 import __version__
+from tcm_d2.files import FolderInUseError, locked_output
 from tcm_d2.messages import near_match_hint
 
 
@@ -21,31 +24,42 @@ class Command(NamedTuple):
         module: of ``tcm_d2.cli.options`` (``make_parser``, ``parse_arguments``: the standard
             library only) and of ``tcm_d2.cli`` (``run(args)``, which returns the exit status).
         preset: options in front of those that are given.
+        fills_folder: ``--output`` names a folder that no other command may write into meanwhile. A
+            training locks its folder itself, once the configuration has named it.
     """
 
     summary: str
     module: str
     preset: tuple[str, ...] = ()
+    fills_folder: bool = False
 
 
 COMMANDS = {
     "train": Command("train a detector", "train"),
     "eval": Command("evaluate a detector on a data set", "train", ("--eval-only",)),
-    "predict": Command("detect in pictures of any size", "predict"),
-    "split": Command("cut images and labels into patches", "split"),
-    "validate": Command("check a data set before training on it", "validate"),
+    "predict": Command("detect in pictures of any size", "predict", fills_folder=True),
+    "split": Command("cut images and labels into patches", "split", fills_folder=True),
+    "validate": Command("check a data set before training on it", "validate", fills_folder=True),
     "convert": Command("say what a weight file is, write it in our names", "convert"),
-    "convert-annotations": Command("convert between formats of labels", "convert_annotations"),
-    "evaluate": Command("score result files of any detector", "evaluate"),
-    "merge": Command("merge detections of patches, write a submission", "merge"),
+    "convert-annotations": Command(
+        "convert between formats of labels", "convert_annotations", fills_folder=True
+    ),
+    "evaluate": Command("score result files of any detector", "evaluate", fills_folder=True),
+    "merge": Command("merge detections of patches, write a submission", "merge", fills_folder=True),
     "lint": Command("say what the DOTA server would reject", "lint"),
     "report": Command("write an evaluation as one HTML page", "report"),
     "export": Command("write a detector as ONNX or torch.export file", "export"),
-    "draw": Command("draw detections, beside the labels, and score maps", "draw"),
-    "draw-data": Command("draw a data set as it is, or as training sees it", "draw_data"),
+    "draw": Command(
+        "draw detections, beside the labels, and score maps", "draw", fills_folder=True
+    ),
+    "draw-data": Command(
+        "draw a data set as it is, or as training sees it", "draw_data", fills_folder=True
+    ),
     "plot-metrics": Command("draw the curves of training runs", "plot_metrics"),
     "analyze": Command("count parameters and multiply-adds", "analyze"),
-    "make-synthetic": Command("render a data set to try things on", "make_synthetic"),
+    "make-synthetic": Command(
+        "render a data set to try things on", "make_synthetic", fills_folder=True
+    ),
     "demo": Command("render, train, evaluate and draw, in ten minutes", "demo"),
     "zoo": Command("list the configurations, or copy one", "zoo"),
     "env": Command("print versions and devices, for bug reports", "env"),
@@ -99,13 +113,27 @@ def run_command(
     # Libraries that Detectron2 imports say so; nobody at the command line can change it.
     warnings.filterwarnings("ignore", r".*torch\.jit\.\w+` is deprecated", FutureWarning)
     try:
-        status: int | None = importlib.import_module(f"tcm_d2.cli.{command.module}").run(args)
+        with _lock(args, command):
+            status: int | None = importlib.import_module(f"tcm_d2.cli.{command.module}").run(args)
         return status
+    except FolderInUseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "detectron2":
             raise
         print(NO_DETECTRON2, file=sys.stderr)
         return 2
+
+
+def _lock(args: argparse.Namespace, command: Command) -> AbstractContextManager[None]:
+    """Return what keeps other writers out of the output folder, where there is one."""
+    output = getattr(args, "output", None)
+    if not command.fills_folder or output is None or getattr(args, "dry_run", False):
+        return nullcontext()
+    if output.exists() and not (output.is_dir() and os.access(output, os.W_OK)):
+        return nullcontext()  # the command says it in its own words
+    return locked_output(output, what="--output")
 
 
 def overview() -> str:

@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,71 @@ Array = NDArray[Any]
 # images (N, 3, H, W) float32 -> outputs in the order of the metadata's "outputs".
 Run = Callable[[Array], Sequence[Array]]
 METADATA_KEY = "tcm_d2"
+# Sides beyond are no sizes of a network's input.
+_MAX_SIDE_PX = 65_536
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and value == int(value) and 1 <= value
+
+
+def _are(check: Callable[[Any], bool], length: int | None = None) -> Callable[[Any], bool]:
+    return lambda values: (
+        isinstance(values, list)
+        and (len(values) == length if length else len(values) > 0)
+        and all(map(check, values))
+    )
+
+
+def _or_none(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+def _is_side(value: Any) -> bool:
+    return _is_count(value) and value <= _MAX_SIDE_PX
+
+
+# What the facts of a file have to be for it to be run.
+_FACTS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "outputs": (_are(lambda v: isinstance(v, str)), "a list of names"),
+    "class_names": (_are(lambda v: isinstance(v, str)), "a list of names"),
+    "batch_size": (_or_none(_is_side), "null or a number of images"),
+    "size_hw": (_or_none(_are(_is_side, 2)), "null or height and width in pixels"),
+    "size_divisor_px": (_is_side, "a number of pixels"),
+    "pixel_mean": (_are(_is_number, 3), "three numbers"),
+    "strides_px": (_are(_is_side), "a list of strides in pixels"),
+    "anchors_per_cell": (_or_none(_is_side), "null or a count"),
+    "clamps_centers": (lambda v: isinstance(v, bool), "true or false"),
+    "score_threshold": (_is_number, "a number"),
+    "topk_candidates": (_is_count, "a count"),
+    "nms_threshold": (_is_number, "a number"),
+    "max_detections": (_is_count, "a count"),
+}
+
+
+def check_metadata(metadata: Any, *, source: str) -> dict[str, Any]:
+    """Return the facts of an exported file, if a detector can be run by them.
+
+    Args:
+        metadata: as read from the file.
+        source: names it in messages.
+
+    Raises:
+        ValueError: one is missing or not of its kind; names it.
+    """
+    if not isinstance(metadata, dict):
+        raise ValueError(f"{source}: expected an object, got {type(metadata).__name__}")
+    for name, (fits, expected) in _FACTS.items():
+        if name not in metadata or not fits(metadata[name]):
+            got = repr(metadata[name])[:80] if name in metadata else "nothing"
+            raise ValueError(
+                f"{source}: {name}: expected {expected}, got {got}; export the detector again"
+            )
+    return metadata
 
 
 class ExportedDetector:
@@ -36,9 +102,12 @@ class ExportedDetector:
         """Args:
         run: the file's function.
         metadata: the file's facts.
+
+        Raises:
+            ValueError: a fact is missing or not of its kind.
         """
         self.run = run
-        self.metadata = metadata
+        self.metadata = check_metadata(metadata, source="metadata")
         self.class_names = list(metadata["class_names"])
 
     @classmethod
@@ -53,7 +122,7 @@ class ExportedDetector:
 
         Raises:
             ImportError: onnxruntime is missing.
-            ValueError: the file is not one of ours.
+            ValueError: the file is not one of ours, or damaged.
         """
         try:
             import onnxruntime
@@ -61,16 +130,27 @@ class ExportedDetector:
             raise ImportError(
                 "running ONNX files needs onnxruntime: pip install 'tcm_d2[export]'"
             ) from None
-        session = onnxruntime.InferenceSession(os.fspath(path), providers=list(providers))
+        content = Path(path).read_bytes()  # and nothing beside the file that it may name
+        try:
+            session = onnxruntime.InferenceSession(content, providers=list(providers))
+        except Exception as error:  # onnxruntime has a class for each kind of damage
+            reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+            raise ValueError(f"ONNX file '{path}': cannot be run ({reason})") from None
         properties = session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in properties:
             raise ValueError(
                 f"ONNX file '{path}': expected one written by tcm-d2 export, got one "
                 f"without the property {METADATA_KEY!r}"
             )
+        source = f"ONNX file '{path}', property {METADATA_KEY}"
+        try:
+            metadata = json.loads(properties[METADATA_KEY])
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{source}: expected JSON ({error})") from None
         name = session.get_inputs()[0].name
         return cls(
-            lambda images: session.run(None, {name: images}), json.loads(properties[METADATA_KEY])
+            lambda images: session.run(None, {name: images}),
+            check_metadata(metadata, source=source),
         )
 
     def __call__(

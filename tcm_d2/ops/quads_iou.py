@@ -22,7 +22,8 @@ def quad_iou(quads1: Tensor, quads2: Tensor) -> Tensor:
 
     A quad is its winding number, turned so that its signed area is not negative: corners may run
     either way round. For simple quads, convex or not, that is the exact area of the intersection,
-    computed in float64; for self-crossing ones it is what the DOTA devkit's polyiou computes.
+    computed in float64; for self-crossing ones it is what the DOTA devkit's polyiou computes, moved
+    into [0, 1].
 
     Args:
         quads1: (N, 4, 2) corners x, y in any one frame; float32 or float64. float16 and bfloat16
@@ -30,20 +31,20 @@ def quad_iou(quads1: Tensor, quads2: Tensor) -> Tensor:
         quads2: (M, 4, 2), likewise.
 
     Returns:
-        (N, M) in the wider dtype of the two (at least float32), in [0, 1] for simple quads; 0 for
-        quads without area or with a non-finite corner. No gradients flow.
+        (N, M) in the wider dtype of the two (at least float32), in [0, 1]; 0 for quads without area
+        or with a non-finite corner. No gradients flow.
 
     Raises:
         TypeError: an argument is not a floating point tensor.
         ValueError: wrong shape, tensors on different devices.
 
     Source: polyiou.cpp of DOTA_devkit. Deliberate differences: no absolute epsilon of 1e-8 (it
-    makes the devkit inexact far below a pixel), 0 / 0 is 0, and a negative intersection (possible
-    with self-crossing quads only) is 0.
+    makes the devkit inexact far below a pixel), 0 / 0 is 0, and with self-crossing quads, whose
+    intersection and union may be negative, nothing leaves [0, 1].
     """
     quads1, quads2 = _check_pair(quads1, quads2)
     iou: Tensor = torch.ops.tcm_d2.quad_iou(quads1, quads2)
-    return iou
+    return iou.clamp_(0, 1)
 
 
 def paired_quad_iou(quads1: Tensor, quads2: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ def paired_quad_iou(quads1: Tensor, quads2: Tensor) -> Tensor:
             "use quad_iou for all pairs"
         )
     iou: Tensor = torch.ops.tcm_d2.paired_quad_iou(quads1, quads2)
-    return iou
+    return iou.clamp_(0, 1)
 
 
 def _check_pair(quads1: Tensor, quads2: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -194,3 +195,52 @@ def test_bash_completes_commands_options_and_choices(
     assert complete("tcm-d2", "pr") == ["predict"]
     assert complete("tcm-d2", "split", "--mult") == ["--multi-scale"]
     assert complete("tcm-d2", "evaluate", "--metric", "") == ["11point", "area"]
+
+
+@pytest.fixture
+def other_writer(tmp_path: Path) -> Iterator[tuple[Path, int]]:
+    """A folder that another process writes into, and the process's id."""
+    folder = tmp_path / "busy"
+    folder.mkdir()
+    code = "import sys, time; from tcm_d2.files import locked_folder\n"
+    code += "with locked_folder(sys.argv[1], what='x'):\n    print('locked', flush=True)\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code + "    time.sleep(600)", str(folder)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(REPO_DIR)},
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"locked\n"
+    yield folder, process.pid
+    process.kill()
+    process.wait()
+
+
+def test_two_commands_do_not_write_into_one_folder(
+    other_writer: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, process_id = other_writer
+    calls = {
+        "predict": ["--images", "x"],
+        "split": ["--images", "x", "--no-labels"],
+        "validate": ["--images", "x", "--labels", "x"],
+        "convert-annotations": ["--annotations", "x"],
+        "evaluate": ["--detections", "x", "--labels", "x"],
+        "merge": ["--detections", "x"],
+        "draw": ["--images", "x", "--detections", "x"],
+        "draw-data": ["--images", "x"],
+        "make-synthetic": [],
+    }
+    assert set(calls) == {name for name, command in COMMANDS.items() if command.fills_folder}
+    for name, arguments in calls.items():
+        assert run_command(name, [*arguments, "--output", str(folder)]) == 1, name
+        message = f"error: --output '{folder}': in use by process {process_id} on "
+        assert message in capsys.readouterr().err
+
+
+def test_a_command_that_fails_leaves_no_empty_folder(tmp_path: Path) -> None:
+    missing, output = tmp_path / "missing", tmp_path / "a" / "b"
+    assert (
+        run_command("split", ["--images", str(missing), "--no-labels", "--output", str(output)])
+        == 1
+    )
+    assert list(tmp_path.iterdir()) == []

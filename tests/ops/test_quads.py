@@ -60,16 +60,25 @@ def test_iou_of_simple_quads_convex_or_not_equals_shapely(implementation: str) -
         torch.testing.assert_close(PAIRED[implementation](first, second), iou, rtol=0, atol=1e-12)
 
 
+def test_iou_of_self_crossing_quads_stays_in_0_to_1() -> None:
+    """The devkit's formula gave -586 and 188: signed areas cancel."""
+    quads1, quads2 = random_quads(300).double(), random_quads(300).double().flip(0)
+    raw = torch.ops.tcm_d2.quad_iou(quads1, quads2)
+    assert bool((raw < 0).any()) and bool((raw > 1).any())
+    for iou in (quad_iou(quads1, quads2), paired_quad_iou(quads1, quads2)):
+        assert bool(((iou >= 0) & (iou <= 1)).all())
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kernel_and_reference_agree_on_all_quads(dtype: torch.dtype) -> None:
     quads1, quads2 = random_quads(400).to(dtype), random_quads(300).to(dtype)
-    iou = quad_iou(quads1, quads2)
-    assert iou.dtype == dtype
+    assert quad_iou(quads1, quads2).dtype == dtype
+    iou = torch.ops.tcm_d2.quad_iou(quads1, quads2)
     tolerance = {torch.float32: 1e-6, torch.float64: 1e-12}[dtype]
     torch.testing.assert_close(
         OPERATORS["quad_iou"].reference(quads1, quads2), iou, rtol=tolerance, atol=1e-15
     )
-    for paired in PAIRED.values():
+    for paired in (torch.ops.tcm_d2.paired_quad_iou, PAIRED["reference"]):
         torch.testing.assert_close(
             paired(quads1[:300], quads2), iou.diagonal(), rtol=tolerance, atol=1e-15
         )

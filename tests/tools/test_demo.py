@@ -286,7 +286,7 @@ def test_killed_run_goes_on(tmp_path: Path, run_dir: Path, monkeypatch: pytest.M
     results = []
     for folder in (out, tmp_path / "whole"):
         batches.append(0)
-        assert predict.detect(parse_arguments(arguments(folder))) == 0
+        assert run_command("predict", arguments(folder)) == 0
         results.append(json.loads((folder / "json" / "scene.json").read_text())["detections"])
     # 13 x 13 windows, 4 at a time; the first 5 batches were kept.
     assert batches == [43 - 5, 43]

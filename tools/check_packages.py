@@ -26,6 +26,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from packaging.metadata import Metadata
+
 ROOT = Path(__file__).resolve().parents[1]
 # Files that each wheel must hold; a package was once built without its configurations.
 NEEDED = (
@@ -131,6 +133,8 @@ def build_wheel(source: Path, packages: Path, **switches: str) -> Path:
     report(wheel)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
+        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        Metadata.from_email(archive.read(metadata))  # what an index would refuse is an error
     missing = [name for name in NEEDED if f"tcm_d2/{name}" not in names]
     if missing:
         raise CheckError(f"{wheel.name}: without {', '.join(missing)}")

@@ -61,7 +61,7 @@ COMMANDS = {
         "render a data set to try things on", "make_synthetic", fills_folder=True
     ),
     "demo": Command("render, train, evaluate and draw, in ten minutes", "demo"),
-    "zoo": Command("list the configurations, or copy one", "zoo"),
+    "zoo": Command("list the configurations, or copy them", "zoo"),
     "env": Command("print versions and devices, for bug reports", "env"),
     "install-detectron2": Command("install Detectron2 where it is missing", "install_detectron2"),
     "completion": Command("print the completion of commands for a shell", "completion"),

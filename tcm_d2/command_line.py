@@ -6,7 +6,7 @@ One vocabulary for the options; words of earlier releases go on working:
 --images            image files or folders
 --labels            folders of label files
 --detections        result files: a folder, a zip, an npz
---classes           class names in label order
+--classes           class names in label order, or a data.yaml or text file with them
 --weights           of a detector
 --config-file       of a detector, .yaml or .py
 --output            file or folder to write
@@ -55,7 +55,7 @@ def add_import_option(parser: argparse.ArgumentParser) -> None:
 def add_classes_option(
     parser: argparse._ActionsContainer, meaning: str, *, default: Sequence[str] | None = None
 ) -> None:
-    """Add ``--classes``: class names in label order.
+    """Add ``--classes``: class names in label order, or a file with them (``run_command`` reads it).
 
     Args:
         parser: or a group of one.
@@ -66,7 +66,7 @@ def add_classes_option(
         nargs="+",
         default=None if default is None else list(default),
         metavar="NAME",
-        help=meaning,
+        help=f"{meaning}; or a data.yaml or text file with them",
     )
 
 

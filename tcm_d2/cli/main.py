@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from tcm_d2 import __version__
+from tcm_d2.data.dota.classes import expand_class_names
 from tcm_d2.files import FolderInUseError, locked_output
 from tcm_d2.messages import near_match_hint
 
@@ -107,6 +108,12 @@ def run_command(
     given = [*command.preset, *(sys.argv[1:] if arguments is None else arguments)]
     options = importlib.import_module(f"tcm_d2.cli.options.{command.module}")
     args = options.parse_arguments(given, prog or f"tcm-d2 {name}")
+    if getattr(args, "classes", None):
+        try:
+            args.classes = expand_class_names(args.classes)
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
     # Read by OpenMP when torch is loaded: idle threads sleep. Spinning ones make everything ten
     # times slower as soon as anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

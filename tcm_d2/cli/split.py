@@ -7,7 +7,6 @@ import dataclasses
 import logging
 import sys
 
-from tcm_d2.data.dota.classes import expand_class_names
 from tcm_d2.data.dota.split import (
     MULTI_SCALE,
     SINGLE_SCALE,
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             [SplitSource(*pair) for pair in zip(args.images, label_dirs)],
             args.output,
             config=build_config(args),
-            classes=None if args.classes == [ANY_CLASS] else expand_class_names(args.classes),
+            classes=None if args.classes == [ANY_CLASS] else args.classes,
             num_workers=args.workers,
             dry_run=args.dry_run,
             show_progress=not args.quiet,

@@ -196,6 +196,9 @@ def _add_input_keys(cfg: CfgNode) -> None:
     # Resize factors to draw from in training; [1.0] leaves the patch as it is.
     cfg.INPUT.RESIZE_FACTORS_TRAIN = [1.0]
     cfg.INPUT.RESIZE_FACTOR_TEST = 1.0
+    # Side of most training images, which a detector takes for its windows. 0: it is measured when
+    # training starts, and written into the copy of the configuration in the run's folder.
+    cfg.INPUT.PATCH_SIZE_PX = 0
     # An image that cannot be read in training: "raise", or "skip" (counted and logged).
     cfg.INPUT.ON_BAD_IMAGE = "raise"
 

@@ -31,10 +31,6 @@ _OLD_DEFAULTS: dict[str, tuple[Any, ...]] = {
 }
 # Arguments that are gone, by what took them.
 _RETIRED_ARGUMENTS = {"RotatedDatasetMapper": ("load_alternatives",)}
-# Keys of the sections ``train`` and ``dataloader.test`` that older copies lack, with what they
-# stood for.
-_LATER_KEYS = {"early_stop_patience": 0}
-_LATER_TEST_KEYS = {"window_scales": [1.0]}
 _TARGET = "_target_"
 
 
@@ -56,9 +52,6 @@ def upgrade_tree(tree: dict[str, Any]) -> dict[str, Any]:
         tree: plain data; not changed.
     """
     upgraded: dict[str, Any] = _with_new_targets(tree)
-    upgraded["train"] = {**_LATER_KEYS, **upgraded["train"]}
-    loader = upgraded["dataloader"]
-    upgraded["dataloader"] = {**loader, "test": {**_LATER_TEST_KEYS, **loader["test"]}}
     if "clip" in upgraded["model"]:
         upgraded["model"] = _with_own_sections(upgraded["model"])
         # It meant: where there is one.

@@ -78,6 +78,7 @@ class TrainData:
     total_batch_size: int
     num_workers: int
     drop_empty: bool
+    patch_size_px: int
     mapper: Node
 
 
@@ -186,6 +187,13 @@ class Run:
             logger.info("model.backbone.weights is not read: a whole detector's weights follow")
         model: nn.Module = build(node)
         return model.to(self.device if device is None else usable_device(device))
+
+    def with_patch_size(self, size_px: int) -> Run:
+        """Return the run with the side of its training images, unless it says one itself."""
+        train = self.dataloader.train
+        known = dataclasses.replace(train, patch_size_px=train.patch_size_px or size_px)
+        data = dataclasses.replace(self.dataloader, train=known)
+        return dataclasses.replace(self, dataloader=data)
 
     def build_mapper(self, *, is_train: bool) -> Any:
         """Build what turns a data set's dict into the model's input."""

@@ -137,6 +137,7 @@ def _dataloader(cfg: CfgNode) -> dict[str, Any]:
             "total_batch_size": cfg.SOLVER.IMS_PER_BATCH,
             "num_workers": loader.NUM_WORKERS,
             "drop_empty": loader.FILTER_EMPTY_ANNOTATIONS,
+            "patch_size_px": cfg.INPUT.PATCH_SIZE_PX,
             "mapper": make_node(mapper, mapper.from_config(cfg, is_train=True)),
         },
         "test": {

@@ -23,6 +23,7 @@ from tcm_d2.engine.datasets import (
     load_records,
     load_training_records,
     register_datasets,
+    usual_size_px,
 )
 from tcm_d2.engine.experiment import Evaluation, Experiment, Training
 from tcm_d2.engine.optim import iterations_per_epoch
@@ -193,6 +194,7 @@ def _build_training(run: Run, model: nn.Module, records: list[Record], seed: int
         on_non_finite=train.on_non_finite,
         seed=derive_seed(seed, _STEP_SEED),
         pictures=_picture_plan(run),
+        patch_size_px=usual_size_px(records),
     )
 
 

@@ -19,7 +19,13 @@ from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.launch import launch
 from tcm_d2.engine.loop import evaluate_only, train
 from tcm_d2.engine.mishaps import EXIT_INTERRUPTED, WithoutTracebacks, explain, kept_in
-from tcm_d2.engine.run_folder import prepared_folder, refuse_earlier_run, setup_run
+from tcm_d2.engine.own_data import with_own_data
+from tcm_d2.engine.run_folder import (
+    prepared_folder,
+    refuse_earlier_run,
+    setup_run,
+    write_copy,
+)
 from tcm_d2.inference.speed import keep_memory
 
 
@@ -36,6 +42,8 @@ def run_command(
         hooks, writers: see `tcm_d2.engine.loop.train`.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    # What is chosen for the user is said, also before the run has its own log.
+    logging.getLogger("tcm_d2.data.preparation").setLevel(logging.INFO)
     run: Run | None = None
     try:
         run = _open(args)
@@ -97,9 +105,12 @@ class _Job:
                 refuse_earlier_run(run.train.output_dir)
             setup_run(run, self.command_line, for_training=for_training)
             experiment = build_experiment(run, for_training=for_training, resume=args.resume)
-            if args.eval_only:
+            if experiment.training is None:
                 evaluate_only(experiment, resume=args.resume)
             else:
+                if comm.is_main_process():
+                    # With what the data have told: a detector reads it.
+                    write_copy(run.with_patch_size(experiment.training.patch_size_px))
                 train(
                     experiment,
                     resume=args.resume,
@@ -111,4 +122,7 @@ class _Job:
 
 def _open(args: argparse.Namespace) -> Run:
     import_user_parts(args.imports)
-    return open_config(args.config_file, args.opts)
+    run = open_config(args.config_file, args.opts)
+    if args.data is not None and not (args.eval_only or args.resume or args.overwrite):
+        refuse_earlier_run(run.train.output_dir)  # before images are cut for nothing
+    return with_own_data(run, args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
+# Windows and patches are multiples of it: the grid of the backbone's last map.
+STRIDE_PX = 32
 # Patches of several scales, see datasets/README.md.
 MULTI_SCALE_PREFIX, MULTI_SCALE_FOLDER = "dota_v1_ms", "DOTA_split_ms"
 
@@ -94,6 +97,14 @@ def load_records(name: str) -> list[Record]:
     if not records:
         raise ValueError(f"data set {name!r}: expected images, got none; check its folder")
     return records
+
+
+def usual_size_px(records: Sequence[Record]) -> int:
+    """Return the median of the longer sides, as a multiple of the coarsest stride; 0 if unknown."""
+    sides = [max(r["height"], r["width"]) for r in records if "height" in r and "width" in r]
+    if not sides:
+        return 0
+    return math.ceil(float(np.median(sides)) / STRIDE_PX) * STRIDE_PX
 
 
 def check_name(name: str) -> None:

@@ -54,6 +54,7 @@ class Training:
         on_non_finite: "stop" or "skip", what a NaN or infinite loss or gradient leads to.
         seed: of the random numbers drawn inside the model (dropout), per iteration and pass.
         pictures: of predictions for TensorBoard; None for none.
+        patch_size_px: side of most images to train on; 0 is not known.
     """
 
     optimizer: Optimizer
@@ -70,6 +71,7 @@ class Training:
     on_non_finite: str
     seed: int
     pictures: PicturePlan | None
+    patch_size_px: int = 0
 
     def __post_init__(self) -> None:
         """Check what no other part checks."""

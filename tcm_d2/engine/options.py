@@ -8,6 +8,8 @@
   %(prog)s --config-file configs/lazy/tcm_fcos.py optimizer.lr=2e-4
   %(prog)s --import my_head.py --config-file my_head.yaml
 
+  %(prog)s --config-file configs/tcm_fcos.yaml --data data.yaml OUTPUT_DIR output/ships
+
 Own patches: DATASETS.PATCH_DIRS "['mine=patch_dir=label_dir']" DATASETS.TRAIN "('mine',)"
      Python: "dataloader.patch_dirs=['mine=patch_dir=label_dir']" "dataloader.train.names=[mine]"
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from tcm_d2.command_line import add_import_option, new_parser
+from tcm_d2.command_line import add_classes_option, add_import_option, new_parser
 
 
 def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -25,6 +27,23 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser = new_parser(__doc__, prog)
     parser.add_argument("--config-file", required=True, help=".yaml or .py, see configs/")
     add_import_option(parser)
+    data = parser.add_argument_group("data of your own (docs/own_data.md)")
+    data.add_argument(
+        "--data",
+        metavar="PATH",
+        help="a data.yaml of YOLO's, a COCO file, or a folder with train/images and "
+        "train/labelTxt: classes, prompts, splits and patches follow from it",
+    )
+    add_classes_option(data, "names in label order, where --data has none")
+    data.add_argument(
+        "--keep-classes", nargs="+", metavar="NAME", help="only objects of these classes"
+    )
+    data.add_argument(
+        "--patch-size", type=int, metavar="PX", help="side of the patches; default: by the images"
+    )
+    data.add_argument(
+        "--data-cache", metavar="DIR", help="for labels and patches; default: OUTPUT_DIR/data"
+    )
     parser.add_argument(
         "--eval-only",
         action="store_true",

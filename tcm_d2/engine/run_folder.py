@@ -115,9 +115,15 @@ def setup_run(run: Run, command_line: str, *, for_training: bool) -> None:
     logger.info("command line: %s", command_line)
     path = output_dir / COPY_NAME
     if comm.is_main_process() and (for_training or not path.exists()):
-        write_atomically(path, lambda stream: stream.write(run.text.encode()))
+        write_copy(run)
         logger.info("full configuration in %s", path)
     if run.train.seed >= 0:
         use_deterministic_algorithms()
     else:
         torch.backends.cudnn.benchmark = run.train.cudnn_benchmark
+
+
+def write_copy(run: Run) -> None:
+    """Write the configuration into the run's folder."""
+    path = Path(run.train.output_dir) / COPY_NAME
+    write_atomically(path, lambda stream: stream.write(run.text.encode()))

@@ -48,6 +48,8 @@ PATCH_DETECTIONS_FILE = "patch_detections.npz"
 TASK1_DIR = "Task1"
 AP_FILE = "ap.json"
 ANALYSIS_DIR = "analysis"
+# Result files by patch, where the patches have the only labels.
+PATCHES_DIR = "patches"
 
 Analysis = Literal["none", "numbers", "pictures"]
 ANALYSES: tuple[str, ...] = ("none", "numbers", "pictures")
@@ -86,7 +88,8 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
         Args:
             dataset_name: a registered data set. Its metadata carry ``thing_classes`` and
                 ``label_dir`` (whole-image labels, or None); with ``labels_in_dicts``, and for data
-                sets of others that have neither, the dicts' own annotations are scored.
+                sets of others that have neither, the dicts' own annotations are scored. Patches
+                without ``label_dir`` are scored one by one, with their own labels if they have any.
             output_dir: made where missing.
             nms_iou_threshold: IoU above which merging suppresses.
             iou_threshold: IoU above which a detection matches an object.
@@ -120,6 +123,7 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
         self._analysis: Analysis = analysis
         self._distributed = distributed
         self._annotations: Annotations | None = None
+        self._scores_patches = False
         label_dir = metadata.get("label_dir", None)
         is_foreign = not hasattr(metadata, "label_dir")
         if label_dir is not None and (not distributed or comm.is_main_process()):
@@ -129,8 +133,17 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
                 classes=self._classes,
                 on_bad_label=on_bad_label,
             )
-        elif metadata.get("labels_in_dicts", is_foreign):
-            self._annotations = annotations_from_dicts(dicts, self._classes)
+        elif label_dir is None:
+            is_whole = metadata.get("labels_in_dicts", is_foreign)
+            self._annotations = annotations_from_dicts(dicts, self._classes, patches=not is_whole)
+            self._scores_patches = not is_whole and self._annotations is not None
+        if self._scores_patches:
+            logger.warning(
+                "%s: no labels of whole images are known, so each patch is scored with its own "
+                "labels: objects in overlaps count more than once; 'name=patch_dir=label_dir' in "
+                "DATASETS.PATCH_DIRS names the labels",
+                dataset_name,
+            )
         self._parts: list[PatchDetections] = []
         self._num_not_finite = 0
 
@@ -205,7 +218,15 @@ class DotaEvaluator(DatasetEvaluator):  # type: ignore[misc]
         if self._annotations is None:
             logger.info("%s has no labels: nothing is scored", self._dataset_name)
             return OrderedDict()
-        written = read_task1(self._output_dir / TASK1_DIR)
+        scored_dir = self._output_dir
+        if self._scores_patches:
+            scored_dir = self._output_dir / PATCHES_DIR
+            by_patch = merge_patch_detections(
+                detections.of_whole_images(), iou_threshold=self._nms_iou_threshold
+            )
+            rows = rows_by_class(by_patch, classes=self._classes)
+            write_submission(scored_dir, rows, classes=self._classes)
+        written = read_task1(scored_dir / TASK1_DIR)
         rules = Rules(metric=self._metric)
         prepared = prepare_evaluation(
             {name: written[name] for name in self._classes}, self._annotations, rules=rules

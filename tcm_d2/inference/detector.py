@@ -134,8 +134,9 @@ class Detector:
                 (docs/open_vocabulary.md).
             prompts: what the text tower reads for the classes, in label order: other words for
                 the same classes (docs/fast_tcm.md). None takes those of the configuration.
-            window_px: side of the windows into which larger pictures are cut; None takes the
-                size the model was trained for.
+            window_px: side of the windows into which larger pictures are cut; None takes that of
+                the images it was trained on or, where the configuration does not say it, the
+                size that the model was made for.
             overlap_px: of the windows, more than the longest object; None is a quarter.
             scales: factors on the sides of the picture at which it is looked at, as (0.5, 1, 2):
                 objects of more sizes are found, in 0.25 + 1 + 4 times the time. None takes the
@@ -161,7 +162,15 @@ class Detector:
         sources = find_detector_files(path, weights=weights, config_file=config_file)
         trained = build_pretrained(sources, device=device, class_names=class_names, prompts=prompts)
         model = trained.model
-        window = trained_size_px(model) if window_px is None else window_px
+        trained_px = trained.patch_size_px or trained_size_px(model)
+        window = trained_px if window_px is None else window_px
+        if trained.patch_size_px not in (0, window):
+            logger.warning(
+                "windows of %d px, while the images it was trained on have %d; without window_px "
+                "(--window) they are the same",
+                window,
+                trained.patch_size_px,
+            )
         config = WindowConfig(
             window_px=window,
             overlap_px=round(window * _OVERLAP_FRACTION) if overlap_px is None else overlap_px,

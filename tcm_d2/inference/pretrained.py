@@ -35,6 +35,7 @@ class Pretrained:
         merge_nms_threshold: IoU above which merging windows suppresses.
         views: of a test-time augmentation.
         window_scales: factors at which a picture is looked at.
+        patch_size_px: side of most images that it was trained on; 0 is not known.
     """
 
     model: nn.Module
@@ -44,6 +45,7 @@ class Pretrained:
     merge_nms_threshold: float
     views: Views
     window_scales: tuple[float, ...]
+    patch_size_px: int
 
 
 def build_pretrained(
@@ -98,6 +100,7 @@ def build_pretrained(
         merge_nms_threshold=float(test.evaluator.get("nms_iou_threshold", _MERGE_NMS_IOU)),
         views=test.tta,
         window_scales=tuple(test.window_scales),
+        patch_size_px=run.dataloader.train.patch_size_px,
     )
 
 

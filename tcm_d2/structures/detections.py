@@ -73,6 +73,14 @@ class PatchDetections(NamedTuple):
     patch_index: IntArray
     found: BoxDetections
 
+    def of_whole_images(self) -> PatchDetections:
+        """Return the same with each patch as an image of its own."""
+        return self._replace(
+            image_ids=list(self.patch_ids),
+            origins_xy=np.zeros_like(self.origins_xy),
+            scales=np.ones_like(self.scales),
+        )
+
 
 class ImageDetections(NamedTuple):
     """Boxes found in many images, ordered by image, then by descending score.

@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 
 from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.experiment import Experiment
-from tests.engine.small_detector import DATASET_NAME, make_patches, small_config
+from tests.engine.small_detector import DATASET_NAME, SIZE_PX, make_patches, small_config
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,7 @@ def test_defaults_change_nothing(tmp_path: Path, patches: Path) -> None:
     assert experiment.training.accumulation_steps == 1
     assert experiment.training.on_non_finite == "stop"
     assert experiment.ema_decay == 0
+    assert experiment.training.patch_size_px == SIZE_PX  # measured
 
 
 def test_keys_are_read(tmp_path: Path, patches: Path) -> None:

@@ -286,3 +286,32 @@ def test_labels_in_the_dicts_of_whole_images_are_scored(tmp_path: Path) -> None:
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
+
+
+def test_labels_of_the_patches_are_scored_when_there_are_no_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing was scored."""
+    name = "t_labels_of_patches"
+    items = [dataset_dict("P1__0"), dataset_dict("P1__1")]
+    for item, x in zip(items, (80, 10)):
+        corners = upright_quad(x, 15, 20, 10)
+        item["annotations"] = [{"quad": corners, "category_id": 0, "difficult": 0}]
+    DatasetCatalog.register(name, lambda: items)
+    MetadataCatalog.get(name).set(thing_classes=CLASSES, label_dir=None, labels_in_dicts=False)
+    try:
+        evaluator = DotaEvaluator(name, tmp_path, **OPTIONS)
+        evaluator.process(
+            items,
+            [prediction(([90, 20, 20, 10, 0], 0.7, 0)), prediction(([20, 20, 20, 10, 0], 0.6, 0))],
+        )
+        assert evaluator.evaluate()["dota"]["AP50-plane"] == pytest.approx(100)
+        assert "each patch is scored with its own labels" in caplog.text
+        # The submission is of whole images all the same.
+        assert "P1 " in (tmp_path / "Task1/Task1_plane.txt").read_text()
+        for item in items:
+            del item["annotations"]
+        assert not DotaEvaluator(name, tmp_path, **OPTIONS).evaluate()
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

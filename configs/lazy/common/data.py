@@ -20,6 +20,8 @@ dataloader = dict(
         num_workers=4,
         # Patches without objects are not trained on.
         drop_empty=True,
+        # Side of most training images, a detector's windows; 0 is measured when training starts.
+        patch_size_px=0,
         mapper=L(RotatedDatasetMapper)(
             is_train=True,
             augmentations=[L(RandomFlip)(probabilities=[0.25, 0.25, 0.25])],

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tcm_d2.command_line import add_classes_option, new_parser, parse_options
-from tcm_d2.data.dota.classes import CLASS_LISTS, expand_class_names
+from tcm_d2.data.dota.classes import CLASS_LISTS
 
 # Of earlier releases.
 OLD_WORDS = {"--image-dir": "--images", "--label-dir": "--labels", "--out": "--output"}
@@ -61,6 +61,4 @@ def parse_arguments(
         parser.error("give --root, or --images and --labels (or --annotations)")
     if args.root is not None:
         args.images, args.labels = args.root / "images", args.root / "labelTxt"
-    if args.classes is not None:
-        args.classes = expand_class_names(args.classes)
     return args

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from tcm_d2.messages import near_match_hint
 
@@ -36,11 +38,72 @@ CLASS_LISTS = {
 }
 
 
+# Files that class names are read from.
+CLASS_FILE_SUFFIXES = (".yaml", ".yml", ".txt")
+_SEPARATORS = re.compile(r"[\s_-]+")
+
+
 def expand_class_names(names: Sequence[str]) -> list[str]:
-    """Return class names as given, or those of a list of `CLASS_LISTS` where only its name is."""
-    if len(names) == 1 and names[0].lower() in CLASS_LISTS:
-        return list(CLASS_LISTS[names[0].lower()])
+    """Return class names as given, or those that a single word stands for.
+
+    Args:
+        names: names; or one word: a list of `CLASS_LISTS`, or a file with the names, a YOLO
+            ``data.yaml`` or a text with one a line.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is not there or cannot be used.
+    """
+    word = names[0] if len(names) == 1 else ""
+    if word.lower() in CLASS_LISTS:
+        return list(CLASS_LISTS[word.lower()])
+    if word.lower().endswith(CLASS_FILE_SUFFIXES):
+        # Not at the top: command lines read this module before they read much else.
+        from tcm_d2.data.conversion import read_class_names
+
+        if not Path(word).is_file():
+            raise FileNotFoundError(f"classes: '{word}': no such file")
+        return names_in_order(read_class_names(word), where=word)
     return list(names)
+
+
+def names_in_order(classes: dict[int, str], *, where: str) -> list[str]:
+    """Return class names by index as a list.
+
+    Raises:
+        ValueError: indices are not 0, 1, 2, ... without a gap, or a name is there twice.
+    """
+    if sorted(classes) != list(range(len(classes))):
+        raise ValueError(
+            f"{where}: expected names of the indices 0 to {len(classes) - 1}, got "
+            f"{', '.join(map(str, sorted(classes)))}"
+        )
+    names = [classes[index] for index in range(len(classes))]
+    keys = [class_key(name) for name in names]
+    twice = [name for name in names if keys.count(class_key(name)) > 1]
+    if twice:
+        raise ValueError(f"{where}: names: expected different ones, got {', '.join(twice)}")
+    return names
+
+
+class ClassSpelling:
+    """Finds a class by its name; blanks, ``_`` and ``-`` in names are equal."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        """Args:
+        classes: the names as they are wanted.
+        """
+        keys = [class_key(name) for name in classes]
+        self._by_key = {key: name for key, name in zip(keys, classes) if keys.count(key) == 1}
+        self._names = frozenset(classes)
+
+    def find(self, name: str) -> str | None:
+        """Return the class as it is wanted; None where there is no such class."""
+        return name if name in self._names else self._by_key.get(class_key(name))
+
+
+def class_key(name: str) -> str:
+    """Return what is equal for names that differ in blanks, ``_`` and ``-`` only."""
+    return _SEPARATORS.sub("-", name.strip())
 
 
 def class_name_to_prompt(class_name: str) -> str:

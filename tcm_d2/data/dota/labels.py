@@ -12,13 +12,13 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from tcm_d2.data.dota.classes import describe_unknown_class
+from tcm_d2.data.dota.classes import ClassSpelling, describe_unknown_class
 from tcm_d2.files import write_bytes_atomically
 from tcm_d2.structures.quads import (
     order_quads_around_center,
@@ -58,7 +58,7 @@ class DotaObject:
     Attributes:
         quad: x1, y1, ..., x4, y4 in image pixels, corners in the file's own order; corners
             outside the image are allowed (objects cut by a patch border).
-        class_name: as the file writes it, e.g. ``small-vehicle``.
+        class_name: as the file writes it, e.g. ``small-vehicle``, or as `read_label` is asked.
         difficult: 0, 1 (difficult) or 2 (cut by the patch border: the mark of some split tools).
     """
 
@@ -133,7 +133,8 @@ def read_label(
 
     Args:
         path: the file; empty files and files with head lines only hold no objects.
-        classes: the allowed class names; None allows any.
+        classes: the allowed class names, which objects then have in this spelling; None allows
+            any. Blanks, ``_`` and ``-`` are equal.
         on_error: "raise" stops at the first bad line; "skip" leaves bad lines out; "repair" puts
             the corners of self-crossing quads in order around their centre and leaves out what
             else is bad.
@@ -153,7 +154,7 @@ def read_label(
     found = LabelProblems() if problems is None else problems
     num_before = sum(found.counts.values())
     label = DotaLabel()
-    known = None if classes is None else frozenset(classes)
+    known = None if classes is None else ClassSpelling(classes)
     line_numbers: list[int] = []
     for line_number, line in enumerate(_read_lines(path), start=1):
         fields = line.split()
@@ -191,10 +192,10 @@ def check_label(
     Raises:
         LabelError: (a ValueError) as `read_label` does.
     """
-    known, kept, numbers = frozenset(classes), [], []
+    known, kept, numbers = ClassSpelling(classes), [], []
     for number, obj in enumerate(label.objects, start=1):
-        if obj.class_name in known:
-            kept.append(obj)
+        if (name := known.find(obj.class_name)) is not None:
+            kept.append(replace(obj, class_name=name))
             numbers.append(number)
             continue
         message = describe_unknown_class(obj.class_name, classes)
@@ -254,7 +255,7 @@ def _read_head_line(line: str, label: DotaLabel) -> bool:
 
 
 def _parse_object(
-    fields: Sequence[str], known: frozenset[str] | None, classes: Sequence[str] | None
+    fields: Sequence[str], known: ClassSpelling | None, classes: Sequence[str] | None
 ) -> DotaObject:
     if len(fields) not in (9, 10):
         raise LabelError(
@@ -278,11 +279,11 @@ def _parse_object(
             f"expected finite coordinates, got {' '.join(fields[:8])!r}; correct the line",
             "not a finite number",
         )
-    name = fields[8]
-    if known is not None and name not in known:
+    name = fields[8] if known is None else known.find(fields[8])
+    if name is None:
         raise LabelError(
-            f"{describe_unknown_class(name, classes or ())}; correct the line or use the class "
-            "list of this version of the data set",
+            f"{describe_unknown_class(fields[8], classes or ())}; correct the line or use the "
+            "class list of this version of the data set",
             "unknown class",
         )
     difficult = fields[9] if len(fields) == 10 else "0"

@@ -55,10 +55,14 @@ _NUM_EXAMPLES = 3
 
 
 class SplitSource(NamedTuple):
-    """A folder of images and the folder of their labels (None: there are none)."""
+    """A folder of images and the folder of their labels (None: there are none).
+
+    With ``image_ids`` only these images are cut; other labels belong to other folders.
+    """
 
     image_dir: Path
     label_dir: Path | None
+    image_ids: frozenset[str] | None = None
 
 
 @dataclass
@@ -114,7 +118,9 @@ def split_dataset(
             without label or labels without image, bad labels or images (each with the file's
             name), an output folder made with other settings.
     """
-    sources = [SplitSource(Path(i), None if la is None else Path(la)) for i, la in sources]
+    sources = [
+        SplitSource(Path(i), None if la is None else Path(la), *ids) for i, la, *ids in sources
+    ]
     summary = SplitSummary()
     tasks = _collect_tasks(sources, config, summary)
     out_dir = Path(out_dir)
@@ -164,11 +170,15 @@ def _collect_tasks(
     if len({source.label_dir is None for source in sources}) > 1:
         raise ValueError("sources: expected labels for all image folders or for none, got a mix")
     tasks: dict[str, SplitTask] = {}
-    for image_dir, label_dir in sources:
+    for image_dir, label_dir, image_ids in sources:
         images = list_images(image_dir)
+        if image_ids is not None:
+            images = {key: path for key, path in images.items() if key in image_ids}
         if not images:
             raise ValueError(f"image folder {image_dir}: expected images, found none")
         labels = None if label_dir is None else list_labels(label_dir)
+        if labels is not None and image_ids is not None:
+            labels = {key: path for key, path in labels.items() if key in image_ids}
         if labels is not None:
             _check_pairs(images, labels, image_dir, config, summary)
         for image_id, image_path in images.items():

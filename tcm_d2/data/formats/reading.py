@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tcm_d2.data.dota.classes import describe_unknown_class
+from tcm_d2.data.dota.classes import ClassSpelling, describe_unknown_class
 from tcm_d2.data.dota.labels import (
     MIN_QUAD_AREA_PX2,
     WRITTEN_DECIMALS,
@@ -298,18 +298,15 @@ class Reading:
                 f"expected a class name of printable characters, got {shown(class_name)}",
                 "bad class name",
             )
-        for name, other in self._word_of.items():
-            if other == word and name.split() != class_name.split():
-                raise FormatMismatch(
-                    f"class names {name!r} and {class_name!r} would both be written {word!r}; "
-                    "rename one of them",
-                    "two classes of one name",
-                )
         allowed = self.options.classes
+        # Blanks, "_" and "-" are equal; the spelling asked for, or the first one, is written.
+        words = list(self._word_of.values())
         if allowed is not None:
             words = ["-".join(name.split()) for name in allowed.values()]
-            if word not in words:
-                raise LabelError(describe_unknown_class(class_name, words), "unknown class")
+        found = ClassSpelling(list(dict.fromkeys(words))).find(word)
+        if found is None and allowed is not None:
+            raise LabelError(describe_unknown_class(class_name, words), "unknown class")
+        word = found or word
         if word != class_name:
             self.summary.renamed[class_name] = word
         return word

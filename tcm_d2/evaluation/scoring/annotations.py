@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tcm_d2.data.annotations import objects_of
+from tcm_d2.data.dota.classes import ClassSpelling
 from tcm_d2.data.dota.labels import MIN_QUAD_AREA_PX2, LabelProblems, OnError, read_label
 from tcm_d2.evaluation.scoring.average_precision import GroundTruths
 from tcm_d2.files import joined_path
@@ -51,7 +52,7 @@ def read_annotations(
     Args:
         label_dir: folder with one ``<image id>.txt`` per image.
         image_ids: all images that count; each needs a label file, which may be empty.
-        classes: names in the order of the table.
+        classes: names in the order of the table; blanks, ``_`` and ``-`` in them are equal.
         on_bad_label: "raise" stops at a line that cannot be read, but takes quads without area and
             self-crossing ones as they are, as the devkit does; "skip" and "repair" leave out or
             repair both kinds, see ``read_label``.
@@ -79,16 +80,18 @@ def read_annotations(
     others: Counter[str] = Counter()
     columns: dict[str, tuple[list[int], list[tuple[float, ...]], list[bool]]]
     columns = {name: ([], [], []) for name in classes}
+    spelling = ClassSpelling(classes)
     for index, image_id in enumerate(image_ids):
         path = folder / f"{image_id}.txt"
         label = read_label(
             path, on_error=on_bad_label, problems=problems, check_quads=on_bad_label != "raise"
         )
         for obj in label.objects:
-            if obj.class_name not in columns:
+            name = spelling.find(obj.class_name)
+            if name is None:
                 others[obj.class_name] += 1
                 continue
-            indices, quads, difficult = columns[obj.class_name]
+            indices, quads, difficult = columns[name]
             indices.append(index)
             quads.append(obj.quad)
             difficult.append(obj.difficult != 0)
@@ -105,7 +108,7 @@ def read_annotations(
 
 
 def annotations_from_dicts(
-    dicts: Sequence[Mapping[str, Any]], classes: Sequence[str]
+    dicts: Sequence[Mapping[str, Any]], classes: Sequence[str], *, patches: bool = False
 ) -> Annotations | None:
     """Return the objects in the dicts of whole images, or None where images have no labels.
 
@@ -113,13 +116,15 @@ def annotations_from_dicts(
         dicts: as those of `tcm_d2.data.dota.loading`, at least one, or Detectron2's own; groups
             (``iscrowd``) count like difficult objects.
         classes: names in label order.
+        patches: each patch counts as an image of its own.
 
     Raises:
-        ValueError: for patches: what they cut is not the image's ground truth.
+        ValueError: for patches that do not count so: what they cut is not the image's ground
+            truth.
     """
     if any("annotations" not in item for item in dicts):
         return None
-    for item in dicts:
+    for item in () if patches else dicts:
         if item["image_id"] != item.get("source_image_id", item["image_id"]):
             raise ValueError(
                 f"{item['file_name']}: expected whole images, got a patch of image "

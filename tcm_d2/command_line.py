@@ -55,7 +55,7 @@ def add_import_option(parser: argparse.ArgumentParser) -> None:
 def add_classes_option(
     parser: argparse._ActionsContainer, meaning: str, *, default: Sequence[str] | None = None
 ) -> None:
-    """Add ``--classes``: class names in label order, or a file with them (``run_command`` reads it).
+    """Add ``--classes``: class names in label order, or a file, which ``run_command`` reads.
 
     Args:
         parser: or a group of one.

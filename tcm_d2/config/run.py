@@ -61,7 +61,7 @@ class TrainSettings:
     checkpoint_period: int
     eval_period: int
     checkpoints_to_keep: int
-    early_stop_patience: int
+    early_stop_patience: int = 0
     log_period: int
     vis_period: int
     amp: Precision
@@ -78,7 +78,7 @@ class TrainData:
     total_batch_size: int
     num_workers: int
     drop_empty: bool
-    patch_size_px: int
+    patch_size_px: int = 0
     mapper: Node
 
 
@@ -271,7 +271,7 @@ def run_from_tree(tree: dict[str, Any], *, source: str = "configuration") -> Run
 
 
 def _read_section(kind: type[_Section], values: Any, key: str) -> _Section:
-    """Return a section of the tree; its keys are the fields of ``kind``, all of them."""
+    """Return a section of the tree; its keys are the fields of ``kind``."""
     if not isinstance(values, dict):
         raise ValueError(f"configuration: {key}: expected a section, got {values!r}")
     kinds = get_type_hints(kind)
@@ -281,7 +281,8 @@ def _read_section(kind: type[_Section], values: Any, key: str) -> _Section:
             f"configuration: unknown key '{key}.{unknown[0]}'"
             f"{near_match_hint(unknown[0], kinds)}; known: {', '.join(kinds)}"
         )
-    missing = [name for name in kinds if name not in values]
+    # Later keys, which older configurations lack, have a default: what was meant before them.
+    missing = [name for name in _keys_without_default(kind) if name not in values]
     if missing:
         raise ValueError(
             f"configuration: {key}: missing keys: {', '.join(missing)}; see configs/lazy/common"
@@ -293,6 +294,15 @@ def _read_section(kind: type[_Section], values: Any, key: str) -> _Section:
         for name, value in values.items()
     }
     return kind(**read)
+
+
+def _keys_without_default(kind: Any) -> list[str]:
+    nothing = dataclasses.MISSING
+    return [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is nothing and field.default_factory is nothing
+    ]
 
 
 def _as_tree(section: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The section "Your own data, in ten lines" of GETTING_STARTED.md, run as it stands, but small."""
+"""The section "Your own data, in three lines" of GETTING_STARTED.md, run as it is, but small."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tcm_d2.synthetic import make_synthetic_dota
 from tests.docs.blocks import ROOT, list_documents, read_blocks
 
-HEADING = "## Your own data, in ten lines"
+HEADING = "## Your own data, in three lines"
 # Appended to a tool's arguments: the same steps on tiny data.
 SMALLER = {
     "split_dota.py": "--size 256 --gap 64 --workers 1 --quiet",
@@ -25,12 +25,14 @@ SMALLER = {
 
 
 def own_data_script() -> str:
-    """Return the section's commands with a tiny detector, and without CLIP's weights."""
+    """Return the section's commands, by --data and by hand, with a tiny detector and no CLIP."""
     path = ROOT / "GETTING_STARTED.md"
     text = path.read_text(encoding="utf-8")
     first_line = text[: text.index(HEADING)].count("\n") + 1
-    block = next(b for b in read_blocks(path) if b.line > first_line and not b.language)
-    script = block.text.replace("configs/tcm_fcos.yaml", "configs/embedded_tcm_fcos.yaml")
+    blocks = [b for b in read_blocks(path) if b.line > first_line and not b.language]
+    script = "\n".join(block.text for block in blocks[:2]).replace(
+        "configs/tcm_fcos.yaml", "configs/embedded_tcm_fcos.yaml"
+    )
     assert "MODEL.CLIP.WEIGHTS /weights/RN50.pt" in script
     script = script.replace("MODEL.CLIP.WEIGHTS /weights/RN50.pt", "")
     commands = []
@@ -46,6 +48,8 @@ def workplace(tmp_path: Path) -> Path:
     make_synthetic_dota(
         tmp_path / "ships", num_train=3, num_val=2, image_size_px=256, seed=3, classes=["ship"]
     )
+    text = "train: train/images\nval: val/images\nnames: [ship]\n"
+    (tmp_path / "ships/data.yaml").write_text(text)
     (tmp_path / "tools").symlink_to(ROOT / "tools")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     image = next((tmp_path / "ships/val/images").iterdir())
@@ -53,7 +57,7 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_own_data_in_ten_lines(workplace: Path) -> None:
+def test_own_data_in_three_lines_and_by_hand(workplace: Path) -> None:
     assert ROOT / "GETTING_STARTED.md" in list_documents()
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -68,7 +72,8 @@ def test_own_data_in_ten_lines(workplace: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    scores = json.loads((workplace / "output/ships/inference/ships_val/ap.json").read_text())
-    assert list(scores["classes"]) == ["ship"]
+    for name in ("ships", "by_hand"):
+        scores = json.loads((workplace / f"output/{name}/inference/ships_val/ap.json").read_text())
+        assert list(scores["classes"]) == ["ship"]
     assert (workplace / "output/ships/model_final.pth").is_file()
     assert any((workplace / "output/look").iterdir())

@@ -103,7 +103,7 @@ class TestData:
     mapper: Node
     evaluator: Node
     tta: Views
-    window_scales: list[float]
+    window_scales: list[float] = dataclasses.field(default_factory=lambda: [1.0])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from tcm_d2.config.run import Run, open_config
 from tcm_d2.engine.build_experiment import build_experiment
 from tcm_d2.engine.launch import launch
 from tcm_d2.engine.loop import evaluate_only, train
-from tcm_d2.engine.mishaps import EXIT_INTERRUPTED, WithoutTracebacks, explain, kept_in
+from tcm_d2.engine.mishaps import EXIT_INTERRUPTED, EndedRun, WithoutTracebacks, explain, kept_in
 from tcm_d2.engine.own_data import with_own_data
 from tcm_d2.engine.run_folder import (
     prepared_folder,
@@ -94,7 +94,19 @@ class _Job:
         return {**self.__dict__, "run": None}
 
     def __call__(self) -> None:
-        run, args = self.run or _open(self.args), self.args
+        if self.run is not None:
+            self._do(self.run)
+            return
+        try:
+            self._do(_open(self.args))
+        except Exception as error:
+            sentence = explain(error)
+            if self.args.traceback or sentence is None:
+                raise
+            raise EndedRun(sentence) from None
+
+    def _do(self, run: Run) -> None:
+        args = self.args
         keep_memory(run.device)
         if not args.traceback:
             logging.getLogger("detectron2.engine.train_loop").addFilter(WithoutTracebacks())

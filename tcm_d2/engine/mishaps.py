@@ -6,6 +6,8 @@ import logging
 import re
 from pathlib import Path
 
+from torch.multiprocessing import ProcessRaisedException
+
 from tcm_d2.checkpoint.load import LAST_CHECKPOINT
 from tcm_d2.engine.non_finite import NonFiniteLossError
 
@@ -14,10 +16,21 @@ EXIT_INTERRUPTED = 130
 _LOADER_DEATH = re.compile(r"DataLoader worker \(pid.*\) .*(killed|exited|died)", re.DOTALL)
 
 
+class EndedRun(Exception):
+    """What `explain` says of an error in a process of several, for the one that started it."""
+
+
+# The end of the traceback that a process sends.
+_FROM_PROCESS = re.compile(rf"\n{re.escape(EndedRun.__module__)}\.EndedRun: (.+)", re.DOTALL)
+
+
 def explain(error: BaseException) -> str | None:
     """Return what a user can do something about as a sentence; None for a bug."""
     if isinstance(error, (ValueError, NonFiniteLossError)):
         return str(error)
+    if isinstance(error, ProcessRaisedException):
+        sent = _FROM_PROCESS.search(str(error))
+        return sent and sent[1].strip()
     # A loader that is killed shows in either way, depending on when it was.
     if isinstance(error, (ConnectionError, EOFError)) or (
         isinstance(error, RuntimeError) and _LOADER_DEATH.search(str(error))

@@ -141,6 +141,28 @@ def test_resume_with_another_number_of_classes(tmp_path: Path) -> None:
         train(make_experiment(tmp_path, model=model), resume=True)
 
 
+def test_resume_with_another_backbone(tmp_path: Path) -> None:
+    train(make_experiment(tmp_path, max_iter=4), resume=False)
+    model = TinyDetector()
+    model.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Conv2d(4, 4, 1))
+    with pytest.raises(ValueError, match=r"another shape there: backbone"):
+        train(make_experiment(tmp_path, model=model), resume=True)
+
+
+def test_resume_after_the_clock_went_back(tmp_path: Path) -> None:
+    """Checkpoints are told apart by their iteration, not by the time of their files."""
+    train(make_experiment(tmp_path / "a", max_iter=8), resume=False)
+    train(make_experiment(tmp_path / "b", max_iter=4), resume=False)
+    for age, path in enumerate(sorted((tmp_path / "b").iterdir())):
+        os.utime(path, (10**9 - age, 10**9 - age))
+    (tmp_path / "b" / "model_final.pth").unlink()
+    train(make_experiment(tmp_path / "b", max_iter=8), resume=True)
+    first, second = (
+        torch.load(tmp_path / run / "model_final.pth", weights_only=True)["model"] for run in "ab"
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def _map_and_die(record: dict[str, Any]) -> dict[str, Any] | None:
     if record["index"] == 7:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -186,6 +208,15 @@ def test_exit_codes_and_sentences(
     text = ended.value.code if isinstance(ended.value.code, str) else capsys.readouterr().err
     assert words in text
     assert ended.value.code == code or (code == 1 and isinstance(ended.value.code, str))
+
+
+def test_one_of_two_processes_ends_in_a_sentence_too(tmp_path: Path) -> None:
+    """It ended in the traceback of both."""
+    (tmp_path / "out").write_text("")
+    arguments = ["--config-file", str(write_config(tmp_path)), "--num-gpus", "2"]
+    with pytest.raises(SystemExit, match=r"^error: OUTPUT_DIR '.*': expected a folder that") as end:
+        command.run_command(parse_arguments([*arguments, "OUTPUT_DIR", str(tmp_path / "out")]))
+    assert str(end.value).endswith("(--traceback shows where)") and "\n" not in str(end.value)
 
 
 def test_a_bug_keeps_its_traceback() -> None:

@@ -6,7 +6,7 @@ import logging
 import re
 from pathlib import Path
 
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from tcm_d2.checkpoint.load import LAST_CHECKPOINT
 from tcm_d2.engine.non_finite import NonFiniteLossError

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 import yaml
 
 import tcm_d2
+from tools import check_packages
 
 REPO_DIR = Path(__file__).resolve().parents[1]
 # Names of distributions that are imported under another one.
@@ -64,3 +66,12 @@ def test_the_citation_names_this_version() -> None:
 
 def test_the_package_says_that_it_is_typed() -> None:
     assert (Path(tcm_d2.__file__).parent / "py.typed").is_file()
+
+
+def test_the_source_package_builds_and_its_wheel_holds_what_is_needed(tmp_path: Path) -> None:
+    """The source package had no configurations, which setup.py copies: it could not be built."""
+    source, wheel = check_packages.build_packages(tmp_path, compile_one=False)
+    assert source.name.endswith(".tar.gz") and wheel.name.endswith("-py3-none-any.whl")
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"configs/tcm_fcos.yaml", "tcm_d2/csrc/host.h", "tcm_d2/csrc/boxes/kernels.h"} <= names

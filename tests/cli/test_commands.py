@@ -195,6 +195,8 @@ def test_bash_completes_commands_options_and_choices(
     assert complete("tcm-d2", "pr") == ["predict"]
     assert complete("tcm-d2", "split", "--mult") == ["--multi-scale"]
     assert complete("tcm-d2", "evaluate", "--metric", "") == ["11point", "area"]
+    (tmp_path / "weights.pth").touch()
+    assert complete("tcm-d2", "predict", "--weights", "w") == ["weights.pth"]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 from tcm_d2.config.run import Run
 from tcm_d2.data.description import TRAIN, VAL, read_description
-from tcm_d2.data.dota.classes import class_name_to_prompt
+from tcm_d2.data.dota.classes import class_name_to_prompt, expand_class_names
 from tcm_d2.data.preparation import PreparedData, prepare_data
 
 # In the run's folder, unless --data-cache names another place.
@@ -36,7 +36,8 @@ def with_own_data(run: Run, args: argparse.Namespace) -> Run:
                 "--classes, --keep-classes, --patch-size, --data-cache: only with --data"
             )
         return run
-    description = read_description(args.data, classes=args.classes)
+    classes = None if args.classes is None else expand_class_names(args.classes)
+    description = read_description(args.data, classes=classes)
     prepared = prepare_data(
         description,
         Path(args.data_cache or Path(run.train.output_dir) / CACHE_FOLDER),

@@ -116,7 +116,7 @@ class Detector:
         tta: bool | TTAConfig = False,
         backend: str = "torch",
     ) -> Detector:
-        """Load a trained detector; nothing is downloaded, and no code in weights is run.
+        """Load a trained detector; no code in weights is run, and only hf:// may be downloaded.
 
         Args:
             path: the output folder of a training; or weights (.pth, .safetensors) with their
@@ -124,7 +124,9 @@ class Detector:
                 --for-inference); or the checkpoint of a published detector of mmrotate
                 (docs/published_detectors.md); or a configuration (.yaml, .py) whose weights are
                 named in it, lie beside it or are given; or "tcm_atss_embedded", a small detector
-                in this package that knows rendered scenes only.
+                in this package that knows rendered scenes only; or weights with a configuration
+                inside on the Hugging Face Hub, ``hf://owner/name@revision/file#sha256=...``
+                (docs/weights.md).
             weights: a weight file, where ``path`` is not one.
             config_file: the configuration, where it does not lie beside the weights.
             device: "cuda", "cuda:1", "cpu"; None takes CUDA where there is one.

@@ -12,6 +12,7 @@ from tcm_d2.config.saved_copy import COPY_NAMES, holds_config
 from tcm_d2.inference.bundled import find_bundled, list_bundled
 from tcm_d2.messages import near_match_hint
 from tcm_d2.packaged_configs import locate_config
+from tcm_d2.weight_files.hub import local_weights
 from tcm_d2.weight_files.reading import read_weight_file
 
 _FINAL_WEIGHTS = ("model_final.pth", "model.safetensors", "model_final.safetensors")
@@ -34,7 +35,8 @@ def find_detector_files(
     """Return the configuration and the weights that a path stands for.
 
     Args:
-        path: an output folder, a weight file, a configuration, or a name of `list_bundled`.
+        path: an output folder, a weight file, a configuration, a name of `list_bundled`, or weights
+            as ``hf://...``.
         weights: the weights, where ``path`` is a configuration or a folder with several.
         config_file: the configuration, where it does not lie beside the weights.
 
@@ -42,7 +44,7 @@ def find_detector_files(
         FileNotFoundError: something is not there; says what was looked for.
         ValueError: several files fit, or the path is of no kind known here.
     """
-    target = find_bundled(path) or locate_config(path)
+    target = find_bundled(path) or locate_config(local_weights(path))
     config = None if config_file is None else _existing(locate_config(config_file), "configuration")
     chosen = None if weights is None else _existing(weights, "weights")
     if target.is_dir():
@@ -65,7 +67,7 @@ def find_detector_files(
 
 
 def _existing(path: str | os.PathLike[str], what: str) -> Path:
-    found = Path(path).expanduser()
+    found = Path(local_weights(path)).expanduser()
     if not found.is_file():
         raise FileNotFoundError(f"{what} '{found}': no such file{_near(found)}")
     return found

@@ -1,4 +1,4 @@
-"""Read a weight file of any kind into tensors by name; nothing in it is run, nothing downloaded.
+"""Read a weight file of any kind into tensors by name; nothing in it is run.
 
 ``.safetensors`` goes through safetensors, a TorchScript archive through our own unpickler, all
 else through ``torch.load(weights_only=True)``. What that refuses (mmengine's checkpoints hold
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tcm_d2.messages import near_match_hint
 from tcm_d2.weight_files.archive import check_archive, is_archive
+from tcm_d2.weight_files.hub import local_weights
 from tcm_d2.weight_files.unpickling import (
     RefusedGlobalError,
     StandIn,
@@ -70,15 +71,19 @@ class WeightFile(NamedTuple):
 def read_weight_file(path: str | os.PathLike[str]) -> WeightFile:
     """Read a local ``.pth``, ``.pt``, ``.bin`` or ``.safetensors`` file or TorchScript archive.
 
+    Args:
+        path: of the file; or ``hf://...``, see `tcm_d2.weight_files.hub`.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is remote, a bare pickle, truncated, damaged, asks for code to be run,
             or holds no tensors by name.
     """
-    if "://" in str(path):
+    path = local_weights(path)
+    if "://" in path:
         raise ValueError(
-            f"weights '{path}': expected a local file; nothing is downloaded, so fetch it yourself "
-            "and give its path"
+            f"weights '{path}': expected a local file or hf://...; nothing else is downloaded, so "
+            "fetch it yourself and give its path"
         )
     path = Path(path).expanduser()
     if not path.is_file():

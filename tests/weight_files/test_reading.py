@@ -179,5 +179,5 @@ def test_missing_remote_and_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="got a folder"):
         read_weight_file(tmp_path)
     for address in ("https://host/w.pth", "detectron2://ImageNet/R-50.pkl"):
-        with pytest.raises(ValueError, match="nothing is downloaded"):
+        with pytest.raises(ValueError, match="nothing else is downloaded"):
             read_weight_file(address)

@@ -32,6 +32,7 @@ FLOORS = {
     "export": 4,
     "inference": 5,
     "report": 5,
+    "serve": 6,
     # Above inference: evaluation can look at several views of an image, as inference does.
     "engine": 6,
     "cli": 8,

@@ -39,6 +39,7 @@ COMMANDS = {
     "train": Command("train a detector", "train"),
     "eval": Command("evaluate a detector on a data set", "train", ("--eval-only",)),
     "predict": Command("detect in pictures of any size", "predict", fills_folder=True),
+    "serve": Command("open a page to try a detector on", "serve"),
     "split": Command("cut images and labels into patches", "split", fills_folder=True),
     "validate": Command("check a data set before training on it", "validate", fills_folder=True),
     "convert": Command("say what a weight file is, write it in our names", "convert"),

@@ -1,0 +1,1 @@
+"""A page to try a detector with: ``tcm-d2 serve``; needs the extra ``serve``."""

@@ -1,0 +1,1 @@
+"""Tests of tcm_d2.serve."""

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from tcm_d2.cli.main import run_command
-from tcm_d2.cli.main import run_command
 from tcm_d2.data.conversion import ConversionSummary, convert_annotations, read_class_names
 from tcm_d2.data.dota.labels import read_label
 from tcm_d2.data.formats.reading import ReadOptions

@@ -14,7 +14,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from tcm_d2.cli.main import run_command
 from tcm_d2 import model_zoo
 from tcm_d2.cli.main import run_command
 from tcm_d2.config.run import open_config

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tcm_d2.cli.main import run_command
 from tcm_d2.checkpoint.load import SafeCheckpointer, load_weights
 from tcm_d2.checkpoint.load_report import LoadReport
 from tcm_d2.cli.main import run_command

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from detectron2.modeling import build_model
 
-from tcm_d2.cli.main import run_command
 from tcm_d2.cli import analyze
 from tcm_d2.cli.main import run_command
 from tests.conftest import REPO_DIR

@@ -13,7 +13,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tcm_d2.cli.main import run_command
 from tcm_d2.checkpoint.load import match_weights
 from tcm_d2.cli.main import run_command
 from tcm_d2.weight_files.reading import read_weight_file

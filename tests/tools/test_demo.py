@@ -17,8 +17,6 @@ import cv2
 import numpy as np
 import pytest
 
-from tcm_d2.cli.main import run_command
-from tcm_d2.cli.options.predict import parse_arguments
 from tcm_d2.cli import predict
 from tcm_d2.cli.main import run_command
 from tcm_d2.cli.options.predict import parse_arguments

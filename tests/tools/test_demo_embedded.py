@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 
-
 from tcm_d2.cli import demo
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.evaluation.files.task_files import read_task1

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tcm_d2.cli.main import run_command
-from tcm_d2.cli.main import run_command
 from tests.conftest import REPO_DIR
 
 SCRIPT = REPO_DIR / "tools" / "evaluate_dota.py"

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tcm_d2.cli.main import run_command
-from tcm_d2.cli.options.export import parse_arguments
 from tcm_d2.cli import export
 from tcm_d2.cli.main import run_command
 from tcm_d2.cli.options.export import parse_arguments

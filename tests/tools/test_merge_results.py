@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tcm_d2.cli.main import run_command
-from tcm_d2.cli.main import run_command
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.evaluation.files.task_files import read_task1
 from tcm_d2.evaluation.merge import save_patch_detections

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 
-from tcm_d2.cli.main import run_command
 from tcm_d2.cli import plot_metrics
 from tcm_d2.cli.main import run_command
 

@@ -8,8 +8,6 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from tcm_d2.cli.main import run_command
-from tcm_d2.cli.options.report import parse_arguments
 from tcm_d2.cli import report as report_command
 from tcm_d2.cli.main import run_command
 from tcm_d2.cli.options.report import parse_arguments

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from tcm_d2.cli.main import run_command
-from tcm_d2.cli.main import run_command
 
 GOOD = [
     "5 5 25 5 25 15 5 15 ship 0",

@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from tcm_d2.cli.main import run_command
-from tcm_d2.cli.main import run_command
 from tests.conftest import REPO_DIR
 from tests.data.foreign_files import coco
 

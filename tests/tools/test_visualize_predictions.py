@@ -9,7 +9,6 @@ import torch
 from detectron2.modeling import build_model
 
 from tcm_d2.cli.main import run_command
-from tcm_d2.cli.main import run_command
 from tcm_d2.visualize.palette import FALSE_COLOR, HIT_COLOR, MISSED_COLOR
 from tests.engine.small_detector import small_config
 from tests.report.scene import NAMES, write_scene

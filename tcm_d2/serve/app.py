@@ -15,7 +15,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tcm_d2 import __version__
 from tcm_d2.serve.pictures import FORMATS, LOWEST_SCORE, PictureService, TooLargeError
 from tcm_d2.visualize.palette import class_color
 
@@ -68,7 +67,6 @@ def make_app(service: PictureService, *, host: str, max_upload_bytes: int) -> St
         ]
         return _json(
             {
-                "version": __version__,
                 "classes": classes,
                 "threshold": detector.config.score_threshold,
                 "lowest": LOWEST_SCORE,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tcm_d2.files import UnsafeNameError, checked_name, write_bytes_atomically
+from tcm_d2.files import LOCK_NAME, UnsafeNameError, checked_name, write_bytes_atomically
 
 MANIFEST_NAME = "manifest.jsonl"
 PARTIAL_NAME = "manifest.partial.jsonl"
@@ -137,7 +137,7 @@ def check_settings(out_dir: str | os.PathLike[str], settings: dict[str, Any]) ->
     out_dir = Path(out_dir)
     path = out_dir / SETTINGS_NAME
     if not path.is_file():
-        strangers = sorted(item.name for item in out_dir.iterdir())
+        strangers = sorted(item.name for item in out_dir.iterdir() if item.name != LOCK_NAME)
         if strangers:
             raise ValueError(
                 f"output folder {out_dir}: expected an empty or new folder or an interrupted "

@@ -103,7 +103,7 @@ def _berths(
     ``pose`` is in the frame's own pixels: its x and y are u and v.
     """
     rng = world.rng
-    gap = world.px(rng.uniform(0.15, 0.9))
+    gap = world.px(float(rng.choice([rng.uniform(0.0, 0.25), rng.uniform(0.1, 0.9)])))
     slant = float(rng.choice([0.0, 0.0, 0.0, rng.uniform(-25, 25)]))
     bow_in = rng.choice([0.05, 0.3, 0.9])
     along = np.array([np.cos(np.radians(pose.heading_deg)), -np.sin(np.radians(pose.heading_deg))])

@@ -33,11 +33,11 @@ SCENES: dict[str, PhotoKind] = {
     "industry": PhotoKind(lambda world: draw_blocks(world, "industry"), 9, (0.13, 0.9)),
     "airport": PhotoKind(draw_airport, 15, (0.14, 0.9)),
     "heliport": PhotoKind(draw_heliport, 4, (0.08, 0.4)),
-    "marina": PhotoKind(draw_marina, 12, (0.11, 0.6)),
+    "marina": PhotoKind(draw_marina, 18, (0.11, 0.6)),
     "port": PhotoKind(draw_port, 6, (0.15, 1.3)),
     "sea": PhotoKind(draw_sea, 4, (0.12, 1.2)),
     "river": PhotoKind(draw_river, 8, (0.15, 1.2)),
-    "crossroads": PhotoKind(draw_crossroads, 7, (0.1, 0.6)),
+    "crossroads": PhotoKind(draw_crossroads, 9, (0.1, 0.6)),
     "country": PhotoKind(draw_country, 4, (0.12, 0.8)),
 }
 

@@ -55,6 +55,25 @@ def _block(
     canvas.fill(pose.points(outline), color)
 
 
+def _deck_clutter(canvas: Canvas, pose: Pose, rng: np.random.Generator) -> None:
+    """Hatches, cushions, dinghies, covers: small bright and dark patches on a deck."""
+    if pose.length < 14:
+        return
+    tones: tuple[Color, ...] = (
+        (30, 32, 38),
+        (70, 72, 76),
+        (246, 246, 244),
+        (44, 66, 118),
+        (150, 120, 88),
+        (120, 122, 124),
+    )
+    for _ in range(int(rng.integers(1, 8))):
+        size = rng.uniform(0.03, 0.14), rng.uniform(0.1, 0.5)
+        patch = rounded_rect(length=size[0], width=size[1], radius=(0.02, 0.06))
+        patch = patch + [rng.uniform(-0.4, 0.26), rng.normal(0, 0.08)]
+        canvas.fill(pose.points(np.clip(patch, -0.47, 0.47)), tones[rng.integers(6)], alpha=0.85)
+
+
 def paint_motor_boat(canvas: Canvas, pose: Pose, rng: np.random.Generator, color: Color) -> None:
     """Paint a motor boat or yacht: cabin with dark windows, cockpit, at times a flying bridge."""
     outline = hull_outline(rng, bow=rng.uniform(0.3, 0.5), stern=rng.uniform(0.7, 0.95))
@@ -80,6 +99,7 @@ def paint_motor_boat(canvas: Canvas, pose: Pose, rng: np.random.Generator, color
     cockpit = rounded_rect(length=rng.uniform(0.14, 0.3), width=0.62) + [-0.33, 0]
     tone = ((70, 66, 62), (150, 126, 96), (52, 70, 104), (206, 204, 198))[rng.integers(4)]
     canvas.fill(pose.points(cockpit), tone)
+    _deck_clutter(canvas, pose, rng)
     if rng.random() < 0.3:
         cover = rounded_rect(length=rng.uniform(0.3, 0.6), width=0.72) + [-0.14, 0]
         canvas.fill(
@@ -101,6 +121,7 @@ def paint_sailing_boat(canvas: Canvas, pose: Pose, rng: np.random.Generator, col
     )
     cockpit = rounded_rect(length=0.22, width=0.5) + [-0.31, 0]
     canvas.fill(pose.points(cockpit), (112, 104, 94), alpha=0.8)
+    _deck_clutter(canvas, pose, rng)
     mast = np.array([rng.uniform(0.06, 0.14), 0.0])
     cover: Color = ((40, 62, 118), (226, 226, 220), (98, 32, 34), (50, 82, 72))[rng.integers(4)]
     boom = pose.points([mast, [-0.34, rng.uniform(-0.03, 0.03)]])

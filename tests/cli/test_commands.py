@@ -153,6 +153,17 @@ def test_every_tool_of_a_checkout_has_its_command() -> None:
     assert called == COMMANDS.keys() - {"eval", "serve", "zoo", "completion"}
 
 
+def test_the_page_of_the_commands_lists_them_with_their_tools() -> None:
+    text = (REPO_DIR / "docs" / "command.md").read_text(encoding="utf-8")
+    table = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `")]
+    listed = {name for cells in table for name in re.findall(r"`([\w-]+)`", cells[0])}
+    assert listed == COMMANDS.keys()
+    for names, tool in table:
+        for file in re.findall(r"`(tools/\w+\.py)`", tool):
+            code = (REPO_DIR / file).read_text(encoding="utf-8")
+            assert any(f'"{name}"' in code for name in re.findall(r"`([\w-]+)`", names)), file
+
+
 def test_help_shows_how_it_was_called(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run_command("split", ["--help"], prog="tools/split_dota.py")

@@ -162,6 +162,8 @@ class ClassText(PromptedTextEncoder):
 
         Of the embedded CLIP's token embedding only the rows of words in its captions are not zero.
         """
+        if self.token_embedding.weight.is_meta:  # names and shapes alone, no values
+            return
         rows = self.token_embedding.weight[self.class_token_ids]  # (K, N1, D)
         is_unknown = (rows == 0).all(dim=2).any(dim=1).tolist()
         names = [name for name, unknown in zip(class_names, is_unknown, strict=True) if unknown]

@@ -23,8 +23,8 @@ IMPORT_NAMES = {
     "hydra-core": "hydra",
     "open-clip-torch": "open_clip",
 }
-# Installed by a command of its own; objects of these are made for those who have them.
-NOT_DECLARED = {"detectron2", "geopandas", "supervision"}
+# Installed by a command of its own; for those who have them, others are told what to install.
+NOT_DECLARED = {"detectron2", "geopandas", "huggingface_hub", "supervision"}
 # Needed through Detectron2's writer.
 NOT_IMPORTED = {"tensorboard"}
 

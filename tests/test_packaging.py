@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,7 @@ def test_the_source_package_builds_and_its_wheel_holds_what_is_needed(tmp_path: 
     with tarfile.open(source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"configs/tcm_fcos.yaml", "tcm_d2/csrc/host.h", "tcm_d2/csrc/boxes/kernels.h"} <= names
+    with zipfile.ZipFile(wheel) as archive:
+        packed = set(archive.namelist())
+    ours = check_packages.run("git", "ls-files", "tcm_d2", cwd=REPO_DIR).split()
+    assert {name for name in ours if not name.startswith("tcm_d2/csrc/")} <= packed

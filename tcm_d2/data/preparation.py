@@ -104,7 +104,12 @@ def prepare_data(
         fingerprint = _fingerprint(description, settings)
         known = _read_mark(folder, fingerprint)
         if known is not None:
-            logger.info("data: patches of %s in %s are used again", description.path, folder)
+            logger.info(
+                "data: the patches of %s in %s, %d px, are used again",
+                description.path,
+                folder,
+                known.patch_size_px,
+            )
             return known
         splits = {name: _read_split(sources, description) for name, sources in _splits(description)}
         classes = _choose_classes(description, splits[TRAIN], keep_classes)

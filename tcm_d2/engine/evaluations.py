@@ -92,8 +92,8 @@ class PeriodicEvaluation(HookBase):  # type: ignore[misc]
         patience: int,
     ) -> None:
         """Args:
-        evaluate: returns nested dicts of numbers, the one to compare first; empty or None outside
-            of the main process.
+        evaluate: returns nested dicts of numbers, the one to compare first; what other processes
+            than the main one return is not compared.
         period: 0 is at the end only; then nothing is noted and saved, as there is no choice.
         history: of this run, empty.
         save_best: called on the main process when an evaluation is the best so far.
@@ -143,7 +143,7 @@ class PeriodicEvaluation(HookBase):  # type: ignore[misc]
         if numbers:
             self.trainer.storage.put_scalars(**numbers, smoothing_hint=False)
             name, value = next(iter(numbers.items()))
-            if self._period > 0 and math.isfinite(value):
+            if self._period > 0 and math.isfinite(value) and comm.is_main_process():
                 self._note(name, Score(iteration, float(value)))
         # Evaluation may take different time among processes; they start the next step together.
         comm.synchronize()

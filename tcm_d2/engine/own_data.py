@@ -17,6 +17,13 @@ from tcm_d2.data.preparation import PreparedData, prepare_data
 
 # In the run's folder, unless --data-cache names another place.
 CACHE_FOLDER = "data"
+# Overrides that --data would replace without a word.
+_REPLACED_KEYS = (
+    *("DATASETS.TRAIN", "DATASETS.TEST", "DATASETS.PATCH_DIRS", "DATASETS.CLASSES"),
+    *("MODEL.ROTATED_HEAD.NUM_CLASSES", "INPUT.PATCH_SIZE_PX", "model.head.num_classes"),
+    *("dataloader.train.names", "dataloader.test.names", "dataloader.patch_dirs"),
+    *("dataloader.classes", "dataloader.train.patch_size_px"),
+)
 _PROMPT_KEYS = ("MODEL.TCM.CLASS_NAMES", "model.class_text.class_names")
 
 
@@ -36,6 +43,11 @@ def with_own_data(run: Run, args: argparse.Namespace) -> Run:
                 "--classes, --keep-classes, --patch-size, --data-cache: only with --data"
             )
         return run
+    keys = [text.partition("=")[0].lstrip("+") for text in args.opts]
+    if replaced := [key for key in keys if key in _REPLACED_KEYS]:
+        raise ValueError(
+            f"{', '.join(replaced)}: follows from --data; leave it out, or do without --data"
+        )
     classes = None if args.classes is None else expand_class_names(args.classes)
     description = read_description(args.data, classes=classes)
     prepared = prepare_data(
@@ -46,7 +58,7 @@ def with_own_data(run: Run, args: argparse.Namespace) -> Run:
         num_workers=min(os.cpu_count() or 1, 8),
     )
     # Other words for the same classes, which the user gave.
-    keeps_prompts = any(text.partition("=")[0].lstrip("+") in _PROMPT_KEYS for text in args.opts)
+    keeps_prompts = any(key in _PROMPT_KEYS for key in keys)
     # A folder's data.yaml, or train.json: the folder says more.
     path = Path(args.data).resolve()
     return apply_data(run, prepared, name=_word(path), keeps_prompts=keeps_prompts)

@@ -6,19 +6,22 @@ One pair of processes for all of them: starting an interpreter takes longer than
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from tcm_d2.engine.experiment import Evaluation
 from tcm_d2.engine.loop import create_ddp_model, train
 from tcm_d2.engine.non_finite import NonFiniteLossError
 from tcm_d2.layers.sync_norm import SyncBatchNorm2d
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.tcm.matching import score_map_loss
-from tests.engine.tiny_run import TinyDetector, make_experiment, map_record
+from tests.engine.tiny_run import AnsweringDetector, TinyDetector, make_experiment, map_record
 
 
 def run_all(folder: str, passes: int) -> None:
@@ -29,7 +32,7 @@ def run_all(folder: str, passes: int) -> None:
         passes: of the job that accumulates: as many in all processes for one process as for two.
     """
     torch.set_num_threads(1)
-    for name in ("plain", "passes", "skip", "stop", "norm", "score_map"):
+    for name in ("plain", "passes", "skip", "stop", "norm", "score_map", "early"):
         Path(folder, name).mkdir(parents=True, exist_ok=True)
     train_plain(Path(folder, "plain"))
     train_in_passes(Path(folder, "passes"), passes)
@@ -37,6 +40,7 @@ def run_all(folder: str, passes: int) -> None:
     train_with_nan(Path(folder, "stop"), "stop")
     normalise(Path(folder, "norm"))
     score_maps(Path(folder, "score_map"))
+    stop_early(Path(folder, "early"))
 
 
 def train_plain(folder: Path) -> None:
@@ -67,6 +71,34 @@ def train_with_nan(folder: Path, on_non_finite: str) -> None:
     data = b"".join(p.detach().numpy().tobytes() for p in experiment.model.parameters())
     path = folder / f"parameters{comm.get_rank()}"
     path.write_text(hashlib.sha256(data).hexdigest())
+
+
+class WorseAndWorse:
+    """An evaluator whose numbers fall; the processes disagree about them."""
+
+    num_evaluations = 0
+
+    def reset(self) -> None: ...
+
+    def process(self, inputs: Any, outputs: Any) -> None: ...
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        WorseAndWorse.num_evaluations += 1
+        sign = -1 if comm.get_rank() == 0 else 1
+        return {"dota": {"AP50": 50.0 + sign * WorseAndWorse.num_evaluations}}
+
+
+def stop_early(folder: Path) -> None:
+    """Train until two evaluations were no better, and once more with --resume."""
+    WorseAndWorse.num_evaluations = 0
+    inputs = [[map_record({"index": 0})]]
+    evaluation = Evaluation("val", lambda: inputs, WorseAndWorse)
+    for resume in (False, True):
+        experiment = make_experiment(
+            folder, model=AnsweringDetector(), eval_period=2, period=2, patience=2
+        )
+        train(replace(experiment, evaluations=(evaluation,)), resume=resume)
+    Path(folder, f"ended{comm.get_rank()}").touch()
 
 
 def own_part(batch: Tensor) -> Tensor:

@@ -96,3 +96,16 @@ def test_score_map_loss_is_normalised_over_all_processes(runs: tuple[Path, Path]
     ranks = _ranks(runs[1] / "score_map")
     torch.testing.assert_close(torch.cat([rank["grad"] for rank in ranks]), wanted["grad"])
     torch.testing.assert_close((ranks[0]["loss"] + ranks[1]["loss"]) / 2, wanted["loss"])
+
+
+def test_processes_end_a_run_without_progress_together(runs: tuple[Path, Path]) -> None:
+    """The main process's evaluations decide; the others see better and better ones."""
+    for folder in (run / "early" for run in runs):
+        scores = json.loads((folder / "evaluations.json").read_text())
+        assert [(row["iteration"], row["value"]) for row in scores] == [(1, 49), (3, 48), (5, 47)]
+        final, best = (
+            torch.load(folder / f"model_{name}.pth", weights_only=True)["iteration"]
+            for name in ("final", "best")
+        )
+        assert (final, best) == (5, 1)
+    assert (runs[1] / "early/ended1").is_file()

@@ -17,7 +17,7 @@ from tcm_d2.data.preparation import PreparedData, PreparedSplit
 from tcm_d2.engine.command import run_command
 from tcm_d2.engine.datasets import usual_size_px
 from tcm_d2.engine.options import parse_arguments
-from tcm_d2.engine.own_data import apply_data
+from tcm_d2.engine.own_data import apply_data, with_own_data
 from tests.conftest import REPO_DIR
 from tests.data.own_data import write_yolo
 from tests.engine.small_detector import write_config
@@ -89,6 +89,16 @@ def test_options_without_data_are_refused(tmp_path: Path) -> None:
     options = ["--config-file", str(write_config(tmp_path)), "--patch-size", "64"]
     with pytest.raises(SystemExit, match="--patch-size, --data-cache: only with --data"):
         run_command(parse_arguments(options))
+
+
+@pytest.mark.parametrize("override", [("DATASETS.TEST", "()"), ("dataloader.classes=[a]",)])
+def test_what_follows_from_data_is_not_replaced_without_a_word(
+    tmp_path: Path, override: tuple[str, ...]
+) -> None:
+    options = ["--config-file", str(write_config(tmp_path)), "--data", "x", *override]
+    run, args = open_config(write_config(tmp_path)), parse_arguments(options)
+    with pytest.raises(ValueError, match=r": follows from --data; leave it out"):
+        with_own_data(run, args)
 
 
 def test_a_detector_takes_windows_of_its_training_images(

@@ -14,6 +14,7 @@ from tcm_d2.evaluation.files.task_files import read_task1
 from tcm_d2.evaluation.scoring.annotations import read_annotations
 from tcm_d2.evaluation.scoring.protocols import Rules, prepare_evaluation
 from tcm_d2.packaged_configs import config_folder
+from tcm_d2.structures.detections import ClassDetections
 
 # Learning rates fall at these parts of a run, as in configs/Base-Embedded.yaml.
 STEPS = (2 / 3, 0.9)
@@ -65,15 +66,17 @@ def result_path(run_dir: Path) -> Path:
     return run_dir / "inference" / "embedded_val" / "ap.json"
 
 
-def evaluate(
-    run_dir: Path, data: Path, *, classes: Sequence[str] = DOTA_V1_CLASSES
-) -> EvaluationResult:
+def evaluate(run_dir: Path, data: Path) -> EvaluationResult:
     """Return the score of a finished run's result files."""
+    return score_detections(read_task1(result_path(run_dir).parent / "Task1"), data)
+
+
+def score_detections(detections: dict[str, ClassDetections], data: Path) -> EvaluationResult:
+    """Return the score of detections in the held-out images."""
     label_dir = data / "val" / "labelTxt"
     annotations = read_annotations(
-        label_dir, image_ids=list(list_labels(label_dir)), classes=classes
+        label_dir, image_ids=list(list_labels(label_dir)), classes=DOTA_V1_CLASSES
     )
-    detections = read_task1(result_path(run_dir).parent / "Task1")
     rules = Rules()
     prepared = prepare_evaluation(detections, annotations, rules=rules)
     return analyze_evaluation(prepared, iou_threshold=0.5, rules=rules)

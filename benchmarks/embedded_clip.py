@@ -91,19 +91,21 @@ def object_crops(scenes: list[CaptionedScene]) -> dict[str, list[np.ndarray]]:
         for thing in scene.things:
             if len(crops[thing.class_name]) >= MAX_CROPS_PER_CLASS or not thing.class_name:
                 continue
-            long_px = max(
-                np.hypot(*(thing.quad[1] - thing.quad[0])),
-                np.hypot(*(thing.quad[2] - thing.quad[1])),
-            )
-            side = int(np.clip(CONTEXT_FACTOR * long_px, MIN_CROP_PX, MAX_CROP_PX))
-            left, top = np.round(thing.quad.mean(0) - side / 2).astype(int)
-            if min(left, top) < 0 or max(left, top) + side > size:
-                continue
-            crop = scene.image[top : top + side, left : left + side]
-            crops[thing.class_name].append(
-                cv2.resize(crop, (CROP_PX, CROP_PX), interpolation=cv2.INTER_AREA)
-            )
+            # Objects at the border would show less than the others.
+            inside = fraction_inside(thing.quad, width_px=size, height_px=size)
+            if inside == 1.0:
+                crops[thing.class_name].append(cut_square(scene.image, thing.quad))
     return crops
+
+
+def cut_square(image: np.ndarray, quad: np.ndarray) -> np.ndarray:
+    """Return the upright square around an object, (CROP_PX, CROP_PX, 3); grey outside the image."""
+    long_px = max(np.hypot(*(quad[1] - quad[0])), np.hypot(*(quad[2] - quad[1])))
+    side = float(np.clip(CONTEXT_FACTOR * long_px, MIN_CROP_PX, MAX_CROP_PX))
+    left, top = quad.mean(0) - side / 2
+    scale = CROP_PX / side
+    matrix = np.array([[scale, 0, -left * scale], [0, scale, -top * scale]], np.float64)
+    return cv2.warpAffine(image, matrix, (CROP_PX, CROP_PX), borderValue=(110, 110, 110))
 
 
 def zero_shot(towers: Towers, scenes: list[CaptionedScene]) -> dict[str, float]:
@@ -185,6 +187,8 @@ def run(args: argparse.Namespace) -> int:
     print(tabulate(rows, header, tablefmt="github", disable_numparse=True))
     if args.sheet:
         names = [name for name in DOTA_V1_CLASSES if name in pictures]
-        sheet = make_contact_sheet([pictures[n] for n in names], columns=5, captions=names)
+        sheet = make_contact_sheet(
+            [pictures[n] for n in names], columns=5, captions=names, tile_width_px=256
+        )
         save_image(args.sheet, sheet)
     return 0

@@ -47,7 +47,8 @@ class Run(NamedTuple):
         # The overlap's mode is a key of the head.
         is_mode = self.loss == "RotatedIoULoss"
         section = "MODEL.ROTATED_HEAD.BOX_LOSS_" if is_mode else f"MODEL.BOX_LOSS.{self.loss}."
-        chosen = ["MODEL.ROTATED_HEAD.BOX_LOSS", self.loss]
+        # From random weights: the recorded tables are.
+        chosen = ["MODEL.CLIP.WEIGHTS", "", "MODEL.ROTATED_HEAD.BOX_LOSS", self.loss]
         for key, value in self.settings.items():
             chosen += [section + key, value]
         return chosen

@@ -240,6 +240,7 @@ def _overrides(args: argparse.Namespace, norm: str) -> list[str]:
         "DATASETS.TRAIN": (DATASET_NAME,),
         "DATASETS.TEST": (),
         "DATALOADER.NUM_WORKERS": 0,
+        "MODEL.CLIP.WEIGHTS": "",
         "MODEL.CLIP.NORM": norm,
         # Sums less exactly on the CPU.
         "MODEL.CHANNELS_LAST": False,

@@ -25,7 +25,7 @@ from tcm_d2.config.loader import load_config
 from tcm_d2.files import write_atomically
 from tcm_d2.modeling.backbone.clip_resnet import CLIPResNet, clip_resnet_arguments
 from tcm_d2.modeling.clip.attention_pool import DenseAttentionPool
-from tcm_d2.modeling.clip.text import tokenize_prompts
+from tcm_d2.modeling.clip.text import tokenize_prompts, tokenize_words
 from tcm_d2.modeling.clip.towers import build_clip, custom_architecture
 from tcm_d2.modeling.clip.weights import TOKEN_ROWS_NAME
 from tcm_d2.packaged_configs import config_folder
@@ -96,9 +96,12 @@ class SmallCLIP(nn.Module):
         return F.normalize(tokens.global_NC, dim=-1), F.normalize(dense, dim=-1)
 
     def encode_texts(self, texts: list[str]) -> Tensor:
-        """Return embeddings (K, C) of length 1."""
+        """Return embeddings (K, C) of length 1; too long texts lose their last words."""
+        room = self.context_length - 2
         ids = tokenize_prompts(
-            texts, tokens_per_class=self.context_length, vocab_size=self.vocab_size
+            [shorten(text, room) for text in texts],
+            tokens_per_class=self.context_length,
+            vocab_size=self.vocab_size,
         )
         # Rows are in the order of the ids: end of text stays the highest.
         rows = torch.searchsorted(self.token_ids, ids)
@@ -131,6 +134,13 @@ class SmallCLIP(nn.Module):
         }
         tensors[TOKEN_ROWS_NAME] = self.token_ids.int()
         return save(tensors, {"source": "pre-trained by tcm_d2 on its own rendered scenes"})
+
+
+def shorten(text: str, num_tokens: int) -> str:
+    """Return a text without the last words that do not fit into so many tokens."""
+    while len(tokenize_words(text)) > num_tokens:
+        text = text.rpartition(" ")[0]
+    return text
 
 
 def contrastive_loss(logits: Tensor, is_pair: Tensor, is_true: Tensor) -> Tensor:

@@ -50,10 +50,11 @@ _BRIGHTNESS, _CONTRAST = 18.0, 0.2
 
 
 class CaptionedScene(NamedTuple):
-    """A picture, RGB uint8 (H, W, 3), and the things in it."""
+    """A picture, RGB uint8 (H, W, 3), the things in it, and whether it is a photo-like one."""
 
     image: np.ndarray
     things: list[Thing]
+    is_photo: bool
 
 
 class CropBatch(NamedTuple):
@@ -88,7 +89,7 @@ def render_scene(seed: int, split_index: int, index: int) -> CaptionedScene:
         split_index=split_index,
         image_index=index // 2,
     )
-    return CaptionedScene(rendered.image, things_of(rendered))
+    return CaptionedScene(rendered.image, things_of(rendered), bool(index % 2))
 
 
 def make_scenes(
@@ -131,23 +132,25 @@ def read_scenes(folder: Path, num_scenes: int) -> list[CaptionedScene]:
         stem = folder / f"{index:05d}"
         rows = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
         things = [Thing(**{**row, "quad": np.array(row["quad"], np.float32)}) for row in rows]
-        scenes.append(
-            CaptionedScene(read_image(stem.with_suffix(".png"), channel_order="RGB"), things)
-        )
+        image = read_image(stem.with_suffix(".png"), channel_order="RGB")
+        scenes.append(CaptionedScene(image, things, bool(index % 2)))
     return scenes
 
 
 class CropSampler:
-    """Draws batches of crops, rare things more often than they are."""
+    """Draws batches of crops: both kinds of scenes alike, rare things more often than they are."""
 
     def __init__(self, scenes: Sequence[CaptionedScene]) -> None:
         self.scenes = scenes
-        places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        places: dict[tuple[bool, str], list[tuple[int, int]]] = defaultdict(list)
         for number, scene in enumerate(scenes):
             for index, thing in enumerate(scene.things):
-                places[thing.name].append((number, index))
+                places[scene.is_photo, thing.name].append((number, index))
         self._places = list(places.values())
-        weights = np.array([min(len(group), _COMMON) for group in self._places])
+        weights = np.array([min(len(group), _COMMON) for group in self._places], float)
+        photo = np.array([is_photo for is_photo, _ in places])
+        for kind in (photo, ~photo):
+            weights[kind] /= max(weights[kind].sum(), 1)
         self._weights = weights / weights.sum()
 
     def draw(self, rng: np.random.Generator, *, num_crops: int, size_px: int) -> CropBatch:

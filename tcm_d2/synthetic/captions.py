@@ -7,7 +7,6 @@ batch of pictures with few kinds of things, many captions fit several of them.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -72,6 +71,7 @@ DETECTOR_TEMPLATE = "a satellite photo taken from above of a {label}"
 _MAX_MENTIONS = 2
 # Of a caption; some are two tokens, and the embedded text tower has room for 14.
 _MAX_WORDS = 11
+_PIECE = re.compile(r"[a-z']+|-")
 
 
 class Mention(NamedTuple):
@@ -117,7 +117,7 @@ def caption_words(things: Iterable[Thing]) -> set[str]:
     for thing in things:
         nouns = words_of(thing)
         texts |= {*nouns, *map(plural, nouns), thing.color, thing.surroundings}
-    return {word for text in texts for word in re.findall(r"[a-z']+", text)}
+    return {word for text in texts for word in _PIECE.findall(text)}
 
 
 def fits(mention: Mention, thing: Thing) -> bool:
@@ -142,8 +142,7 @@ def describe_thing(thing: Thing, rng: np.random.Generator) -> Caption:
 
 def describe_picture(things: Sequence[Thing], rng: np.random.Generator) -> Caption:
     """Return a caption for a picture that shows these things, at least one."""
-    kinds = Counter(thing.name for thing in things)
-    names = list(kinds)
+    names = list(dict.fromkeys(thing.name for thing in things))
     rng.shuffle(names)
     mentions: list[Mention] = []
     is_single: list[bool] = []
@@ -173,13 +172,14 @@ def _caption(
     said = list(mentions)
     parts = [_part(mention, one, rng) for mention, one in zip(said, is_single, strict=True)]
     template = TEMPLATES[rng.integers(len(TEMPLATES))]
-    while len((text := template.format(" and ".join(parts))).split()) > _MAX_WORDS:
+    while len(_PIECE.findall(text := template.format(" and ".join(parts)))) > _MAX_WORDS:
         if template != TEMPLATES[0]:
             template = TEMPLATES[0]
         elif len(parts) > 1:
             del parts[-1], said[-1]
         else:
-            said[0] = said[0]._replace(place="")
+            # The number was that of the things in this place.
+            said[0] = said[0]._replace(place="", count=0)
             parts[0] = _part(said[0], is_single[0], rng)
     return Caption(text, tuple(said))
 
@@ -225,13 +225,12 @@ def things_of(rendered: RenderedImage) -> list[Thing]:
 
 def color_word(image: np.ndarray, quad: np.ndarray) -> str:
     """Return the word for the middle colour of the inner half of a quad, "" outside the image."""
-    center = quad.mean(0)
     steps = np.linspace(0.25, 0.75, 7)
     along, across = quad[1] - quad[0], quad[3] - quad[0]
     points = quad[0] + steps[:, None, None] * along + steps[None, :, None] * across
     columns, rows = points.reshape(-1, 2).astype(int).T
     inside = (columns >= 0) & (rows >= 0) & (columns < image.shape[1]) & (rows < image.shape[0])
-    if not inside.any() or not np.isfinite(center).all():
+    if not inside.any():
         return ""
     middle = np.median(image[rows[inside], columns[inside]].astype(float), axis=0)
     distances = {

@@ -1,0 +1,182 @@
+"""Find classes whose words only CLIP has seen: train on 11 classes, score 4 others, too.
+
+    python tools/benchmark.py open_vocabulary                # goes on where it stopped
+    python tools/benchmark.py open_vocabulary --table        # of what is there
+
+Objects of the novel classes stand in the pictures of the training, without labels. Compared are the
+text classifier, the linear one (which cannot name a novel class), and the linear one's boxes named
+by CLIP, crop by crop. AP50 on held-out scenes: mean over base classes, over novel ones, and the
+harmonic mean of the two.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from benchmarks._embedded_runs import score_detections, train_detector
+from benchmarks.effect import text_of
+from benchmarks.embedded_clip import Towers, cut_square, load_towers
+from tcm_d2 import Detector
+from tcm_d2.cli.demo import PATCHES_PX, make_data, run_step
+from tcm_d2.data.dota.classes import DOTA_V1_CLASSES, class_name_to_prompt
+from tcm_d2.data.dota.labels import list_labels, read_label, write_label
+from tcm_d2.data.images import read_image
+from tcm_d2.engine.clip_pretraining import LOGIT_SCALE
+from tcm_d2.files import write_bytes_atomically
+from tcm_d2.inference.results import Detections
+from tcm_d2.structures.detections import ClassDetections, no_rows
+
+NOVEL = ("large-vehicle", "basketball-court", "storage-tank", "helicopter")
+BASE = tuple(name for name in DOTA_V1_CLASSES if name not in NOVEL)
+METHODS = ("text", "linear", "linear, named by CLIP")
+DATA_SEED, NUM_SCENES = 1, 96
+# Metrics want low scores, too.
+SCORE_THRESHOLD = 0.02
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare this suite's options."""
+    parser.add_argument("--output", type=Path, default=Path("output/open_vocabulary"))
+    parser.add_argument(
+        "--results", type=Path, default=Path("docs/benchmarks/open_vocabulary.json")
+    )
+    parser.add_argument("--iterations", type=int, default=480)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--table", action="store_true", help="train nothing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the runs that are not done, print the table and return the exit status."""
+    results: dict[str, dict[str, float]] = {}
+    if args.results.is_file():
+        results = json.loads(args.results.read_text(encoding="utf-8"))
+    for seed in () if args.table else args.seeds:
+        if all(name_of(method, seed, args) in results for method in METHODS):
+            continue
+        data = make_base_data(args.output / "data")
+        for classifier in ("text", "linear"):
+            train(data, classifier, seed, args)
+        for method in METHODS:
+            numbers = measure(data, method, seed, args)
+            results[name_of(method, seed, args)] = numbers
+            print(f"{name_of(method, seed, args)}: {numbers}", flush=True)
+        args.results.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomically(args.results, json.dumps(results, indent=1).encode())
+    print(make_table(results))
+    return 0
+
+
+def name_of(method: str, seed: int, args: argparse.Namespace) -> str:
+    """Return what tells results apart."""
+    return f"{method}/{args.iterations} iterations/seed {seed}"
+
+
+def make_base_data(data: Path) -> Path:
+    """Make the embedded data set with labels of the base classes only; return its folder."""
+    base = data / "base"
+    if not (base / "complete").is_file():
+        make_data(data, DATA_SEED, NUM_SCENES)
+        for split, (size_px, gap_px) in PATCHES_PX.items():
+            for image_id, path in list_labels(data / split / "labelTxt").items():
+                label = read_label(path)
+                label = label._replace(objects=[o for o in label.objects if o.class_name in BASE])
+                write_label(base / split / "labelTxt" / f"{image_id}.txt", label)
+            run_step(
+                *("split", "--images", str(data / split / "images")),
+                *("--labels", str(base / split / "labelTxt")),
+                *("--output", str(base / f"{split}_patches")),
+                *("--size", str(size_px), "--gap", str(gap_px)),
+            )
+        (base / "complete").touch()
+    return data
+
+
+def folder_of(classifier: str, seed: int, args: argparse.Namespace) -> Path:
+    """Return the output folder of a training."""
+    return Path(args.output / f"{classifier}_iterations{args.iterations}_seed{seed}")
+
+
+def train(data: Path, classifier: str, seed: int, args: argparse.Namespace) -> None:
+    """Train a detector on the base classes, unless that is done."""
+    train_detector(
+        folder_of(classifier, seed, args),
+        data / "base",
+        model="tcm_fcos",
+        iterations=args.iterations,
+        seed=seed,
+        overrides=[
+            *("MODEL.ROTATED_HEAD.CLASSIFIER", classifier),
+            *("MODEL.ROTATED_HEAD.NUM_CLASSES", str(len(BASE))),
+            *("MODEL.TCM.CLASS_NAMES", repr([class_name_to_prompt(name) for name in BASE])),
+            *("DATASETS.CLASSES", repr(list(BASE)), "TEST.DOTA.ANALYSIS", "none"),
+        ],
+    )
+
+
+def measure(data: Path, method: str, seed: int, args: argparse.Namespace) -> dict[str, float]:
+    """Return AP50 of each class in percent, and the means."""
+    classifier = method.split(",")[0]
+    detector = Detector.from_pretrained(
+        folder_of(classifier, seed, args),
+        device="cpu",
+        class_names=DOTA_V1_CLASSES if classifier == "text" else None,
+        window_px=512,
+        score_threshold=SCORE_THRESHOLD,
+    )
+    towers = load_towers("embedded") if "CLIP" in method else None
+    parts: dict[str, list[ClassDetections]] = {name: [no_rows()] for name in DOTA_V1_CLASSES}
+    for image_id in list_labels(data / "val" / "labelTxt"):
+        image = read_image(data / "val" / "images" / f"{image_id}.png", channel_order="RGB")
+        found = detector(image)
+        names, scores = np.array(found.class_names, dtype=object), found.scores
+        if towers is not None and len(found):
+            names, scores = name_by_clip(towers, image, found)
+        for name in DOTA_V1_CLASSES:
+            mine = names == name
+            rows = ClassDetections([image_id] * int(mine.sum()), scores[mine], found.quads[mine])
+            parts[name].append(rows)
+    detections = {
+        name: ClassDetections(
+            [image_id for part in found for image_id in part.image_ids],
+            np.concatenate([part.scores for part in found]),
+            np.concatenate([part.quads for part in found]),
+        )
+        for name, found in parts.items()
+    }
+    result = score_detections(detections, data)
+    ap = {name: 100 * (result.table.classes[name].ap or 0.0) for name in DOTA_V1_CLASSES}
+    base, novel = (float(np.mean([ap[name] for name in group])) for group in (BASE, NOVEL))
+    harmonic = 2 * base * novel / (base + novel) if base + novel else 0.0
+    return {
+        **{name: round(value, 1) for name, value in ap.items()},
+        **{"base": round(base, 1), "novel": round(novel, 1), "harmonic": round(harmonic, 1)},
+    }
+
+
+def name_by_clip(
+    towers: Towers, image: np.ndarray, found: Detections
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the class names (M,) that CLIP gives to boxes, and their scores times its own."""
+    crops = [cut_square(image, quad) for quad in found.quads]
+    cosines = torch.cat([towers.tokens(crops[i : i + 32])[0] for i in range(0, len(crops), 32)])
+    best = (LOGIT_SCALE * cosines).softmax(1).max(1)
+    names = np.array(DOTA_V1_CLASSES, dtype=object)[best.indices.numpy()]
+    return names, found.scores * best.values.double().numpy()
+
+
+def make_table(results: dict[str, dict[str, float]]) -> str:
+    """Return the means over seeds, and the spreads where there are several."""
+    columns = ("base", "novel", "harmonic", *NOVEL)
+    rows = []
+    for method in METHODS:
+        runs = [numbers for name, numbers in results.items() if name.split("/")[0] == method]
+        if runs:
+            values = [np.array([numbers[column] for numbers in runs]) for column in columns]
+            rows.append([method, len(runs), *map(text_of, values)])
+    return tabulate(rows, ["classifier", "seeds", *columns], "github", disable_numparse=True)

@@ -28,10 +28,11 @@ def run(args: argparse.Namespace) -> int:
             raise
         print(f"error: {error}; the page needs it: {NEEDS}", file=sys.stderr)
         return 2
+    named = args.weights or args.config_file or DEFAULT_NAME
     try:
         import_user_parts(args.imports)
         detector = Detector.from_pretrained(
-            args.weights or args.config_file or DEFAULT_NAME,
+            named,
             config_file=args.config_file if args.weights else None,
             device=args.device,
             score_threshold=args.score_threshold,
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     service = PictureService(detector, max_pixels=args.max_megapixels * 10**6)
     app = make_app(service, host=args.host, max_upload_bytes=args.max_upload_mb * 2**20)
     host = f"[{args.host}]" if ":" in args.host else args.host
-    print(f"{DEFAULT_NAME if args.weights is None else args.weights}: on {detector.device}")
+    print(f"{named}: {len(detector.classes)} classes, on {detector.device}")
     print(f"open http://{host}:{listening.getsockname()[1]}/ (Ctrl-C ends)", flush=True)
     if not is_loopback(args.host):
         print("anyone who reaches this machine may use the page", file=sys.stderr)

@@ -116,7 +116,7 @@ def test_a_detector_by_its_name(hub: _Hub, tmp_path: Path) -> None:
     assert found.classes == ("plane", "ship")
 
 
-def test_importing_the_package_does_not_import_the_hub() -> None:
-    code = "import sys, tcm_d2.weight_files.reading; print('huggingface_hub' in sys.modules)"
+def test_importing_it_does_not_import_the_hub() -> None:
+    code = "import sys, tcm_d2.weight_files.hub; print('huggingface_hub' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -89,7 +89,7 @@ def to_array(image: object) -> np.ndarray:
                 f"image: expected 8 bits a channel, got an image of PIL's mode {image.mode!r}; "
                 "give the path of its file, with value_range where the range is known"
             )
-        return np.array(image.convert("RGB"))
+        return np.asarray(image.convert("RGB"))
     if isinstance(image, Tensor):
         array: np.ndarray = image.detach().cpu().numpy()
         if array.ndim == 3:

@@ -60,4 +60,5 @@ def to_model_image(rgb: UInt8Array, *, image_format: str, resize_factor: float) 
     shown: np.ndarray = rgb[..., ::-1] if image_format == "BGR" else rgb
     if resize_factor != 1:
         shown = resize(shown, np.empty((0, 2)), factor=resize_factor).image
-    return torch.from_numpy(np.ascontiguousarray(shown)).permute(2, 0, 1)
+    # torch warns of arrays that cannot be written: those are copied.
+    return torch.from_numpy(np.require(shown, requirements=("C", "W"))).permute(2, 0, 1)

@@ -206,14 +206,13 @@ def run_jobs(jobs: list[Job], patch_dir: str) -> None:
     use_deterministic_algorithms()
     for job in jobs:
         output_dir = Path(job.folder, str(comm.get_world_size()))
-        (output_dir / "metrics.json").unlink(missing_ok=True)
         places = ["DATASETS.PATCH_DIRS", repr([f"{DATASET_NAME}={patch_dir}"])]
         run = open_config(job.config_file, [*job.overrides, *places, "OUTPUT_DIR", str(output_dir)])
         experiment = build_experiment(run, for_training=True)
         _switch_on_residual_branches(experiment.model)
         if job.in_float64:
             experiment.model.double()
-        train(experiment, resume=False)
+        train(experiment, resume=False, overwrite=True)
 
 
 @torch.no_grad()

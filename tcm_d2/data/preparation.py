@@ -25,7 +25,7 @@ from tcm_d2.data.description import TRAIN, VAL, DataDescription, LabelledImages
 from tcm_d2.data.dota.classes import ClassSpelling, describe_unknown_class
 from tcm_d2.data.dota.split import SplitConfig, SplitSource, split_dataset
 from tcm_d2.data.formats.contract import AUTO
-from tcm_d2.data.formats.reading import AnnotatedImage, ReadOptions
+from tcm_d2.data.formats.reading import AnnotatedImage, FormatMismatch, ReadOptions
 from tcm_d2.data.images import list_images, read_image_size_hw
 from tcm_d2.files import FolderInUseError, locked_folder, write_bytes_atomically
 from tcm_d2.messages import some_names
@@ -193,7 +193,14 @@ def _read_split(sources: Sequence[LabelledImages], description: DataDescription)
             raise ValueError(f"{source.image_dir}: expected images, found none")
         names = None if description.classes is None else dict(enumerate(description.classes))
         options = ReadOptions(classes=names, image_paths=list_images(source.image_dir))
-        reading = read_annotations(source.annotations, AUTO, options)
+        try:
+            reading = read_annotations(source.annotations, AUTO, options)
+        except FormatMismatch as error:
+            raise ValueError(
+                f"{error}. --data finds formats by their content (YOLO's upright boxes, five "
+                "numbers a line, have no angle and are none of them); tcm-d2 convert-annotations "
+                "--format NAME writes labels that it finds"
+            ) from None
         for text in (reading.summary.left_out.summary(), reading.summary.repaired.summary()):
             if text:
                 logger.warning("%s: left out or repaired: %s", source.annotations, text)

@@ -174,6 +174,12 @@ def test_larger_images_are_cut_as_published(tmp_path: Path) -> None:
             lambda root: (root / "labels/train/train_0.txt").write_text("7 0 0 1 0 1 1 0 1"),
             r"train_0\.txt:1: expected a class index of \[0, 2\), got '7'",
         ),
+        (
+            lambda root: [
+                path.write_text("0 0.5 0.5 0.2 0.1\n") for path in root.glob("labels/train/*")
+            ],
+            r"train_0\.txt: .*YOLO's upright boxes, five numbers a line, have no angle",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, break_it: object, message: str) -> None:

@@ -31,6 +31,7 @@ from tcm_d2.engine.clip_pretraining import LOGIT_SCALE
 from tcm_d2.files import write_bytes_atomically
 from tcm_d2.inference.results import Detections
 from tcm_d2.structures.detections import ClassDetections, no_rows
+from tcm_d2.synthetic.captions import DETECTOR_TEMPLATE
 
 NOVEL = ("large-vehicle", "basketball-court", "storage-tank", "helicopter")
 BASE = tuple(name for name in DOTA_V1_CLASSES if name not in NOVEL)
@@ -112,6 +113,8 @@ def train(data: Path, classifier: str, seed: int, args: argparse.Namespace) -> N
         seed=seed,
         overrides=[
             *("MODEL.ROTATED_HEAD.CLASSIFIER", classifier),
+            # Random vectors in front of a word, trained on other words, would change what it says.
+            *("MODEL.TCM.CONTEXT_WORDS", DETECTOR_TEMPLATE.removesuffix(" {label}")),
             *("MODEL.ROTATED_HEAD.NUM_CLASSES", str(len(BASE))),
             *("MODEL.TCM.CLASS_NAMES", repr([class_name_to_prompt(name) for name in BASE])),
             *("DATASETS.CLASSES", repr(list(BASE)), "TEST.DOTA.ANALYSIS", "none"),

@@ -26,7 +26,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("output/clip"))
     parser.add_argument("--num-scenes", type=int, default=1200)
-    parser.add_argument("--iterations", type=int, default=1200)
+    parser.add_argument("--iterations", type=int, default=2400)
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--num-workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--file", type=Path, default=EMBEDDED_FILE, help="to write")

@@ -44,6 +44,10 @@ _COVERED_FRACTION = 0.35
 # Coverage of cells is counted on a grid this fine.
 _FINE = 4
 _PHRASES_PER_CROP = 3
+# Of the crops; the detectors that start from this CLIP are trained on plain scenes. On 24 of them
+# (160 iterations, seed 1) one gained 9.7 AP50 from 500 iterations on plain scenes alone, and 1.6
+# from 1280 with half of the crops from photo-like ones.
+_PLAIN_PART = 0.8
 # Names of at least so many things are drawn equally often.
 _COMMON = 100
 _BRIGHTNESS, _CONTRAST = 18.0, 0.2
@@ -138,7 +142,7 @@ def read_scenes(folder: Path, num_scenes: int) -> list[CaptionedScene]:
 
 
 class CropSampler:
-    """Draws batches of crops: both kinds of scenes alike, rare things more often than they are."""
+    """Draws batches of crops: from plain scenes mostly, rare things more often than they are."""
 
     def __init__(self, scenes: Sequence[CaptionedScene]) -> None:
         self.scenes = scenes
@@ -149,8 +153,8 @@ class CropSampler:
         self._places = list(places.values())
         weights = np.array([min(len(group), _COMMON) for group in self._places], float)
         photo = np.array([is_photo for is_photo, _ in places])
-        for kind in (photo, ~photo):
-            weights[kind] /= max(weights[kind].sum(), 1)
+        for kind, part in ((photo, 1 - _PLAIN_PART), (~photo, _PLAIN_PART)):
+            weights[kind] *= part / max(weights[kind].sum(), 1)
         self._weights = weights / weights.sum()
 
     def draw(self, rng: np.random.Generator, *, num_crops: int, size_px: int) -> CropBatch:

@@ -14,6 +14,7 @@ a folder               ``train/images`` and ``train/labelTxt``, ``val/...``; or 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ from tcm_d2.config.yaml_text import parse_yaml
 from tcm_d2.data.conversion import read_class_names
 from tcm_d2.data.dota.classes import names_in_order
 from tcm_d2.data.formats.reading import image_id_of
+
+logger = logging.getLogger(__name__)
 
 TRAIN, VAL = "train", "val"
 _VAL_WORDS = ("val", "valid", "validation")
@@ -118,6 +121,8 @@ def _read_yaml(path: Path, classes: Sequence[str] | None) -> DataDescription:
         splits[split] = tuple(sources)
     if TRAIN not in splits:
         raise ValueError(f"{path}: expected 'train', a folder of images, got none")
+    if content.get("test"):
+        logger.info("%s: 'test' is not used; to evaluate on it, name it as 'val'", path)
     return DataDescription(path=path, classes=tuple(names), splits=splits)
 
 

@@ -20,7 +20,7 @@ from tests.data.own_data import draw, write_coco, write_dota, write_yolo
 
 @pytest.fixture(autouse=True)
 def _level(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    caplog.set_level(logging.INFO, logger="tcm_d2.data.preparation")
+    caplog.set_level(logging.INFO, logger="tcm_d2.data")
     yield
 
 
@@ -48,6 +48,15 @@ def test_yolos_data_yaml(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
     assert "patches of 64 px (--patch-size): most images have sides up to 64 px" in caplog.text
     _prepare(path, tmp_path / "cache", patch_size_px=128)
     assert "75% of the patches is padding: smaller patches cost less" in caplog.text
+
+
+def test_a_split_that_is_not_used_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_yolo(tmp_path / "set")
+    path.write_text(path.read_text() + "test: images/test\n")
+    read_description(path)
+    assert "data.yaml: 'test' is not used; to evaluate on it, name it as 'val'" in caplog.text
 
 
 def test_the_folder_of_a_data_yaml_is_that_data_set(tmp_path: Path) -> None:

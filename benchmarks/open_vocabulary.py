@@ -12,6 +12,7 @@ harmonic mean of the two.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
@@ -86,8 +87,9 @@ def make_base_data(data: Path) -> Path:
         for split, (size_px, gap_px) in PATCHES_PX.items():
             for image_id, path in list_labels(data / split / "labelTxt").items():
                 label = read_label(path)
-                label = label._replace(objects=[o for o in label.objects if o.class_name in BASE])
-                write_label(base / split / "labelTxt" / f"{image_id}.txt", label)
+                kept = [o for o in label.objects if o.class_name in BASE]
+                path = base / split / "labelTxt" / f"{image_id}.txt"
+                write_label(path, dataclasses.replace(label, objects=kept))
             run_step(
                 *("split", "--images", str(data / split / "images")),
                 *("--labels", str(base / split / "labelTxt")),

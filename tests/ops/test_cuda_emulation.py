@@ -24,9 +24,7 @@ from tcm_d2.ops import (
     minimum_area_boxes,
     nms_rotated,
     paired_iou_rotated,
-    paired_quad_iou,
     points_in_rotated_boxes,
-    quad_iou,
 )
 from tests.ops.oracle import FAMILIES, box_pairs
 from tests.ops.test_nms import crowd
@@ -153,7 +151,7 @@ def test_pairwise_iou_of_quads(kernels: ctypes.CDLL) -> None:
     quads1[3, 0, 0] = float("nan")
     out = torch.full((70, 140), -7.0)
     kernels.pairwise_quad_iou(pointer(quads1), int64(70), pointer(quads2), int64(140), pointer(out))
-    assert torch.equal(out, quad_iou(quads1, quads2))
+    assert torch.equal(out, torch.ops.tcm_d2.quad_iou(quads1, quads2))
 
 
 @pytest.mark.usefixtures("grids")
@@ -162,7 +160,7 @@ def test_paired_iou_and_smallest_boxes_of_quads(kernels: ctypes.CDLL) -> None:
     quads1[3, 0, 0] = float("nan")
     out = torch.full((300,), -7.0)
     kernels.paired_iou_of_quads(pointer(quads1), pointer(quads2), int64(300), pointer(out))
-    assert torch.equal(out, paired_quad_iou(quads1, quads2))
+    assert torch.equal(out, torch.ops.tcm_d2.paired_quad_iou(quads1, quads2))
     boxes = torch.full((300, 5), -7.0)
     kernels.smallest_boxes(pointer(quads1), int64(300), pointer(boxes))
     torch.testing.assert_close(boxes, minimum_area_boxes(quads1), rtol=0, atol=0, equal_nan=True)

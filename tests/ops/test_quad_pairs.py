@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tcm_d2.ops import quad_iou, quad_pairs
+from tcm_d2.ops import quad_pairs
 from tcm_d2.ops.quad_pairs import nms_quads, overlapping_quads
 from tcm_d2.ops.registration import OPERATORS
 from tests.ops.oracle import box_pairs
@@ -40,7 +40,7 @@ def test_pairs_are_those_of_all_against_all(call: PairsCall, min_iou: float) -> 
     group1, group2 = torch.arange(150) % 4 - 1, torch.arange(120) % 4 - 1
     quads1[5, 2, 1] = float("nan")
     quads2[6, 0, 0] = float("inf")
-    iou = quad_iou(quads1, quads2) * (group1[:, None] == group2)
+    iou = torch.ops.tcm_d2.quad_iou(quads1, quads2) * (group1[:, None] == group2)
     first, second = torch.nonzero(iou > min_iou, as_tuple=True)
     found = call(quads1, quads2, group1, group2, min_iou)
     assert len(first) > (200 if min_iou else 400)
@@ -78,7 +78,7 @@ def test_no_quads(call: PairsCall) -> None:
 
 
 def greedy(quads: Tensor, scores: Tensor, group: Tensor, iou_threshold: float) -> list[int]:
-    iou = quad_iou(quads, quads)
+    iou = torch.ops.tcm_d2.quad_iou(quads, quads)
     kept: list[int] = []
     for index in torch.argsort(scores, stable=True, descending=True).tolist():
         if all(group[k] != group[index] or iou[k, index] <= iou_threshold for k in kept):

@@ -26,8 +26,8 @@ def make_detector(args: argparse.Namespace) -> Detector:
     if named is None:
         named = DEFAULT_NAME
         print(
-            f"no --weights: taking {named}, which comes with tcm_d2. It is small and was trained "
-            "on rendered scenes; for real images train one, or name weights"
+            f"no --weights: taking {named}, which comes with tcm_d2. It is small and learned from "
+            "renders alone; docs/bundled_detector.md says what it finds on photos and what not"
         )
     return Detector.from_pretrained(
         named,

@@ -1,4 +1,4 @@
-"""The detectors that lie in this package, by name. They are small and know rendered scenes only."""
+"""The detectors that lie in this package, by name. They are small and learned from renders."""
 
 from __future__ import annotations
 

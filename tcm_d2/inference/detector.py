@@ -124,7 +124,7 @@ class Detector:
                 --for-inference); or the checkpoint of a published detector of mmrotate
                 (docs/published_detectors.md); or a configuration (.yaml, .py) whose weights are
                 named in it, lie beside it or are given; or "tcm_atss_embedded", a small detector
-                in this package that knows rendered scenes only; or weights with a configuration
+                in this package that learned from renders alone; or weights with a configuration
                 inside on the Hugging Face Hub, ``hf://owner/name@revision/file#sha256=...``
                 (docs/weights.md).
             weights: a weight file, where ``path`` is not one.

@@ -32,7 +32,7 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     model.add_argument(
         "--weights",
         help="output folder of a training, .pth or .safetensors beside config.yaml, or a published "
-        "detector of mmrotate; default: a small detector of rendered scenes",
+        "detector of mmrotate; default: the small one in the package",
     )
     add_import_option(parser)
     model.add_argument("--config-file", help="where it does not lie beside the weights")

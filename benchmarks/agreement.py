@@ -79,7 +79,8 @@ def find(detector: Detector, image: NDArray[np.uint8], dtype: torch.dtype | None
     """Detect in an image, under autocast if a dtype is given."""
     with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
         found = detector.detect_windows([image])[0]
-    boxes, scores, classes = (torch.from_numpy(values) for values in found)
+    boxes, scores = torch.from_numpy(found.boxes), torch.from_numpy(found.scores)
+    classes = torch.from_numpy(found.class_ids)
     is_wanted = scores >= detector.config.score_threshold
     return Found(boxes_to_quads(boxes[is_wanted]), scores[is_wanted], classes[is_wanted])
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from tcm_d2.config.registries import REGISTRIES
 
 REPO_DIR = Path(__file__).resolve().parents[1]
 SHARED_DIR = REPO_DIR.parent / "shared"
@@ -23,6 +26,17 @@ TOLERANCES = {torch.float32: (1e-4, 1e-5), torch.float64: (1e-9, 1e-11)}
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _parts_of_tests_go_with_them() -> Iterator[None]:
+    """Take out what a module of tests registers, so that no later configuration has its keys."""
+    before = [{name for name, _ in registry} for registry in REGISTRIES]
+    yield
+    for registry, names in zip(REGISTRIES, before, strict=True):
+        for name, part in list(registry):
+            if name not in names and not part.__module__.startswith(("tcm_d2.", "detectron2.")):
+                del registry._obj_map[name]
 
 
 @pytest.fixture(scope="session")

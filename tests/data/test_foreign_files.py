@@ -160,15 +160,20 @@ def test_the_index_of_a_class_is_its_key(tmp_path: Path) -> None:
             assert convert() == wanted
 
 
-def test_renamed_classes_are_said_and_two_never_become_one(tmp_path: Path) -> None:
+def test_other_spellings_of_a_class_become_one_and_are_said(tmp_path: Path) -> None:
     content = voc(obj(robndbox(0.1), name="tennis court") + obj(robndbox(0.1), name="ship"))
     (tmp_path / "xml").mkdir()
     (tmp_path / "xml" / "a.XML").write_text(content)
     summary = convert_annotations(tmp_path / "xml", tmp_path / "out")
     text = describe_conversion(summary, tmp_path / "out")
     assert "class 'tennis court' is written 'tennis-court'" in text
-    with pytest.raises(ValueError, match="'tennis court' and 'tennis-court' would both"):
-        read(tmp_path, "b.xml", content.replace("ship", "tennis-court"))
+    (tmp_path / "xml" / "a.XML").write_text(content.replace("ship", "tennis_court"))
+    summary = convert_annotations(tmp_path / "xml", tmp_path / "both")
+    written = (tmp_path / "both" / "a.txt").read_text()
+    assert written.count("tennis-court") == 2 and "_" not in written
+    assert "class 'tennis_court' is written 'tennis-court'" in describe_conversion(
+        summary, tmp_path / "both"
+    )
     with pytest.raises(ValueError, match=r"object 1: expected a class name, got ''"):
         read(tmp_path, "b.xml", content.replace("tennis court", " "), on_error="stop")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import subprocess
+import sys
 
-from tests.faults.killed_runs import run_campaign
+from tests.conftest import REPO_DIR
 
 
-def test_killed_runs_end_with_the_same_weights(tmp_path: Path) -> None:
-    survived = run_campaign(tmp_path, seed=5, seconds=5, max_kills=3)
-    assert not survived.faults
-    assert survived.num_runs > 0
+def test_killed_runs_end_with_the_same_weights() -> None:
+    # In a process of its own: it forks, which torch does not survive once it has computed gradients.
+    command = [sys.executable, "-m", "tests.faults.killed_runs", "--minutes", "0.08", "--seed", "5"]
+    done = subprocess.run(command, cwd=REPO_DIR, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 kills" not in done.stdout

@@ -14,6 +14,8 @@ from pathlib import Path
 MAX_FREE_BYTES = 256 * 2**20
 MAX_RATIO = 20
 _CHUNK_BYTES = 2**20
+# Among a record's attributes, as DOS had it.
+_IS_FOLDER = 0x10
 
 
 def is_archive(path: Path) -> bool:
@@ -42,6 +44,9 @@ def check_archive(path: Path) -> None:
         unpacked, size = sum(record.file_size for record in records), path.stat().st_size
         if unpacked > max(MAX_FREE_BYTES, MAX_RATIO * size):
             raise zipfile.BadZipFile(f"would unpack to {unpacked:,} bytes, which no weights do")
+        # torch reads nothing there, and leaves the memory as it is.
+        if any(record.file_size and record.external_attr & _IS_FOLDER for record in records):
+            raise zipfile.BadZipFile("a record with content is marked as a folder")
         if not any(record.CRC for record in records):
             return
         for record in records:

@@ -45,6 +45,19 @@ def test_bytes_of_ones_in_the_middle_are_not_believed(tmp_path: Path) -> None:
         read_weight_file(path)
 
 
+def test_a_record_marked_as_a_folder_is_refused(tmp_path: Path) -> None:
+    """torch took it for empty, and the tensor had whatever was in memory."""
+    path = tmp_path / "w.pth"
+    torch.save({"head.weight": torch.ones(8)}, path)
+    content = bytearray(path.read_bytes())
+    entry = content.rfind(b"/data/0", 0, content.rfind(b"PK\x05\x06"))
+    start = content.rfind(b"PK\x01\x02", 0, entry)
+    content[start + 38] |= 0x10  # of the external attributes
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"w\.pth'.*marked as a folder"):
+        read_weight_file(path)
+
+
 def test_archive_written_without_checksums_is_read(tmp_path: Path) -> None:
     if not hasattr(torch.serialization, "set_crc32_options"):
         pytest.skip("this torch always writes checksums")

@@ -26,6 +26,7 @@ PRESETS = {
     "demo": Preset(96, 24, 512, SyntheticConfig.easy),
     "dota": Preset(120, 36, 1024, SyntheticConfig),
     "photo": Preset(400, 40, 384, SyntheticConfig.photo),
+    "landmarks": Preset(400, 40, 384, SyntheticConfig.landmarks),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
@@ -66,7 +66,9 @@ class SyntheticConfig:
         degradation: strength of haze, blur, noise and JPEG; 1 is the spread seen in DOTA.
         classes: class names that are drawn and labelled; nothing of other classes is drawn.
         style: "plain" for the scenes of the embedded data set; "photo" for photo-like ones, where
-            objects have true sizes at 0.1 to 1 m per pixel and many cameras are imitated. These
+            objects have true sizes at 0.1 to 1 m per pixel and many cameras are imitated;
+            "landmarks" for such ones at up to 1.8 m per pixel of what is rare or large: fields,
+            bridges, roundabouts, piers, long ships, tanks, helicopters. The last two
             take the image size, ``min_short_side_px``, ``difficult_short_side_px`` and ``classes``
             from here, and nothing else.
     """
@@ -81,7 +83,7 @@ class SyntheticConfig:
     density: float = 1.0
     degradation: float = 1.0
     classes: Sequence[str] = field(default=tuple(DOTA_V1_CLASSES))
-    style: Literal["plain", "photo"] = "plain"
+    style: Literal["plain", "photo", "landmarks"] = "plain"
 
     def __post_init__(self) -> None:
         if not isinstance(self.image_size_px, int) or self.image_size_px < 128:
@@ -94,8 +96,8 @@ class SyntheticConfig:
         for name in ("size_spread", "density", "degradation", "min_short_side_px"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)!r}")
-        if self.style not in ("plain", "photo"):
-            raise ValueError(f"style: expected 'plain' or 'photo', got {self.style!r}")
+        if self.style not in ("plain", "photo", "landmarks"):
+            raise ValueError(f"style: expected 'plain', 'photo' or 'landmarks', got {self.style!r}")
         unknown = [name for name in self.classes if name not in CLASS_SIZES]
         if unknown or not self.classes:
             raise ValueError(
@@ -129,3 +131,10 @@ class SyntheticConfig:
             classes=tuple(DOTA_V1_CLASSES if classes is None else classes),
             style="photo",
         )
+
+    @classmethod
+    def landmarks(
+        cls, *, image_size_px: int, classes: Sequence[str] | None = None
+    ) -> SyntheticConfig:
+        """Return settings for photo-like scenes of rare and large things."""
+        return replace(cls.photo(image_size_px=image_size_px, classes=classes), style="landmarks")

@@ -86,7 +86,7 @@ def render_image(
         image_index: number in the split; also picks the kind of scene, except of photo-like ones.
     """
     rng = np.random.default_rng([seed, split_index, image_index])
-    if config.style == "photo":
+    if config.style != "plain":
         world, image, name = draw_photo(rng, config)
         return RenderedImage(image, _label(world), name, tuple(world.named))
     names = scene_names(config)

@@ -12,10 +12,10 @@ from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
 from tcm_d2.synthetic import SyntheticConfig, render_image
 from tcm_d2.synthetic.canvas import Canvas
 from tcm_d2.synthetic.geometry import Pose, fraction_inside
-from tcm_d2.synthetic.photo import aircraft, courts, plants, ships, sports, vehicles
+from tcm_d2.synthetic.photo import aircraft, courts, crossings, plants, ships, sports, vehicles
 from tcm_d2.synthetic.photo.camera import photograph
 from tcm_d2.synthetic.photo.colors import name_color
-from tcm_d2.synthetic.photo.render import SCENES
+from tcm_d2.synthetic.photo.render import LANDMARKS, SCENES, draw_photo
 from tcm_d2.synthetic.photo.world import World
 
 SIZE_PX = 256
@@ -26,7 +26,7 @@ def worlds() -> dict[str, World]:
     """A scene of each kind."""
     config = SyntheticConfig.photo(image_size_px=SIZE_PX)
     found = {}
-    for index, (name, kind) in enumerate(SCENES.items()):
+    for index, (name, kind) in enumerate([*SCENES.items(), *LANDMARKS.items()]):
         world = World(np.random.default_rng([6, index]), config, gsd_m=float(np.mean(kind.gsd_m)))
         kind.draw(world)
         found[name] = world
@@ -80,6 +80,37 @@ def test_labels_lie_in_the_image_at_true_sizes(worlds: dict[str, World]):
             assert sides.min() >= 4.4
             limit = longest_m.get(placed.class_name)
             assert limit is None or sides.max() * world.gsd_m <= limit
+
+
+def test_each_style_has_its_own_kinds_of_scenes():
+    for config, kinds in (
+        (SyntheticConfig.photo(image_size_px=128), SCENES),
+        (SyntheticConfig.landmarks(image_size_px=128), LANDMARKS),
+    ):
+        names = {draw_photo(np.random.default_rng(seed), config).scene_name for seed in range(4)}
+        assert names <= set(kinds), config.style
+
+
+def test_bridges_over_water_end_on_land():
+    config = SyntheticConfig.landmarks(image_size_px=SIZE_PX)
+    over_water = 0
+    for seed in range(4):
+        world = World(np.random.default_rng(seed), config, gsd_m=0.9)
+        LANDMARKS["bridges"].draw(world)
+        for placed in world.canvas.objects:
+            if placed.class_name != "bridge" or not _on_water(world, placed.quad.mean(0)):
+                continue
+            over_water += 1
+            ahead = (placed.quad[0] - placed.quad[3]) / 2
+            for end in (placed.quad[:2].mean(0), placed.quad[2:].mean(0)):
+                outward = np.sign((end - placed.quad.mean(0)) @ ahead)
+                assert not _on_water(world, end + outward * 2 * ahead / np.hypot(*ahead))
+    assert over_water > 4
+
+
+def _on_water(world: World, point: np.ndarray) -> bool:
+    column, row = np.floor(point).astype(int)
+    return 0 <= min(row, column) and max(row, column) < SIZE_PX and bool(world.water[row, column])
 
 
 def test_what_a_road_is_painted_over_is_no_longer_labelled():
@@ -152,6 +183,11 @@ PAINTERS = {
         lambda c, p, r, color: courts.paint_tennis_court(c, p, r, color=color, line_alpha=0.0),
         90.0,
         42.0,
+    ),
+    "roundabout": (
+        lambda c, p, r, _: crossings.paint_roundabout(c, p, r, road=(96, 96, 98)),
+        90.0,
+        90.0,
     ),
     "kidney pool": (lambda c, p, r, _: courts.paint_pool(c, p, r, style="kidney"), 90.0, 50.0),
 }

@@ -15,17 +15,19 @@ def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, help="gets train/ and val/")
     parser.add_argument(
         "--preset",
-        choices=("demo", "dota", "photo"),
+        choices=("demo", "dota", "photo", "landmarks"),
         default="dota",
         help="dota: DOTA's size statistics, 1024 px (default); "
         "demo: larger objects and clearer pictures for a tiny detector, 512 px; "
-        "photo: photo-like scenes of many kinds, objects of true size, 384 px",
+        "photo: photo-like scenes of many kinds, objects of true size, 384 px; "
+        "landmarks: such scenes of what is rare or large there: fields, bridges, roundabouts, "
+        "piers, long ships, tanks, helicopters",
     )
     parser.add_argument(
-        "--num-train", type=int, help="training images (demo: 96, dota: 120, photo: 400)"
+        "--num-train", type=int, help="training images (demo: 96, dota: 120, others: 400)"
     )
     parser.add_argument(
-        "--num-val", type=int, help="validation images (demo: 24, dota: 36, photo: 40)"
+        "--num-val", type=int, help="validation images (demo: 24, dota: 36, others: 40)"
     )
     parser.add_argument(
         "--image-size", type=int, help="side in px (demo: 512, dota: 1024, photo: 384)"

@@ -65,7 +65,7 @@ def put_bridge(world: World, pose: Pose, *, name: str, color: Color) -> bool:
     )
 
 
-def _road(world: World, points: list, *, width_m: float, color: Color, lanes: int) -> None:
+def paint_road(world: World, points: list, *, width_m: float, color: Color, lanes: int) -> None:
     """A road with verges and lane lines along a polyline of the frame."""
     canvas, rng = world.canvas, world.rng
     line = world.frame.points(points)
@@ -96,7 +96,7 @@ def _road(world: World, points: list, *, width_m: float, color: Color, lanes: in
         canvas.pave(np.stack([start + side, end + side, end - side, start - side]))
 
 
-def _farmland(world: World, *, max_m: float) -> None:
+def cover_fields(world: World, *, max_m: float) -> None:
     """Fields of many kinds with furrows over the whole image, hedges between them."""
     rng, reach = world.rng, world.reach
     side = world.px(rng.uniform(0.4, 1.0) * max_m)
@@ -134,7 +134,7 @@ def draw_river(world: World) -> None:
     rng, reach = world.rng, world.reach
     world.start(("grass", "scrub", "forest", "dry", "soil", "lawn")[rng.integers(6)])
     if world.chance(0.5):
-        _farmland(world, max_m=200)
+        cover_fields(world, max_m=200)
     elif world.chance(0.5):
         side = world.px(rng.uniform(60, 110))
         for extent in split_blocks(
@@ -186,7 +186,7 @@ def draw_river(world: World) -> None:
         ]
         world.clear_under([strip(*world.frame.points(ends), width_px=1.2 * world.px(road_m))])
         for far_end, bank in zip(ends, near):
-            _road(world, [far_end, bank], width_m=0.8 * road_m, color=world.asphalt, lanes=2)
+            paint_road(world, [far_end, bank], width_m=0.8 * road_m, color=world.asphalt, lanes=2)
         pose = world.pose(
             start, here, heading_deg=90.0 + slant, length=length, width=world.px(road_m)
         )
@@ -227,7 +227,7 @@ def draw_country(world: World) -> None:
     """Draw farmland with roads, farms, turbines, solar fields: few objects, many look-alikes."""
     rng, reach = world.rng, world.reach
     world.start(_FIELDS[rng.integers(len(_FIELDS))])
-    _farmland(world, max_m=float(rng.uniform(60, 260)))
+    cover_fields(world, max_m=float(rng.uniform(60, 260)))
     world.surroundings = "in the country"
     for _ in range(int(rng.integers(0, 4))):
         points = [
@@ -236,7 +236,7 @@ def draw_country(world: World) -> None:
             [reach, rng.uniform(-reach, reach)],
         ]
         width = float(rng.uniform(3, 10))
-        _road(
+        paint_road(
             world,
             points,
             width_m=width,
@@ -308,7 +308,7 @@ def draw_crossroads(world: World) -> None:
     world.clear_under([ring.quad()])
     lanes = 2 if road_m < 11 else 4
     for end in ends:
-        _road(world, [[0.0, 0.0], list(end)], width_m=road_m, color=world.asphalt, lanes=lanes)
+        paint_road(world, [[0.0, 0.0], list(end)], width_m=road_m, color=world.asphalt, lanes=lanes)
     if world.chance(0.8):
         town.put_roundabout(world, 0.0, 0.0, diameter_m=diameter)
     world.surroundings = "at a crossing"

@@ -10,11 +10,11 @@ from tcm_d2.synthetic.photo import plants, town
 from tcm_d2.synthetic.photo.buildings import put_trees
 from tcm_d2.synthetic.photo.colors import pick, shade, vary
 from tcm_d2.synthetic.photo.industry import put_crane
-from tcm_d2.synthetic.photo.ships import SHIPS, paint_wake
+from tcm_d2.synthetic.photo.ships import SHIPS, ShipKind, paint_wake
 from tcm_d2.synthetic.photo.world import World
 from tcm_d2.synthetic.scene import Extent, split_blocks
 
-_PIERS: tuple[Color, ...] = (
+PIERS: tuple[Color, ...] = (
     (178, 170, 154),
     (150, 108, 86),
     (196, 192, 182),
@@ -30,15 +30,16 @@ def put_ship(
     u: float,
     v: float,
     *,
-    kind: str,
+    kind: str | ShipKind,
     heading_deg: float,
     length_m: float | None = None,
     max_beam_px: float | None = None,
     margin_px: float = -0.5,
     wake: bool = False,
 ) -> bool:
-    """Place a ship on the water; its beam is cut to the berth."""
-    rng, what = world.rng, SHIPS[kind]
+    """Place a ship on the water, of a kind or a name of `SHIPS`; its beam is cut to the berth."""
+    rng = world.rng
+    what = SHIPS[kind] if isinstance(kind, str) else kind
     length = float(rng.uniform(*what.length_m)) if length_m is None else length_m
     beam = world.px(length / float(rng.uniform(*what.aspect)))
     if max_beam_px is not None:
@@ -89,7 +90,7 @@ def put_pier(world: World, pose: Pose, color: Color) -> bool:
     )
 
 
-def _berths(
+def put_berths(
     world: World,
     pose: Pose,
     *,
@@ -134,7 +135,7 @@ def _berths(
                 position += 2 * beam
 
 
-def _land_blocks(world: World, extent: Extent, *, port: bool) -> None:
+def fill_land(world: World, extent: Extent, *, port: bool) -> None:
     """Roads, lots, yards, houses on the land behind a shore."""
     rng = world.rng
     if extent[3] - extent[1] < world.px(8):
@@ -176,7 +177,7 @@ def draw_marina(world: World) -> None:
         ("sailing boat", "motor boat", "yacht"),
     )[rng.integers(5)]
     sizes = (0.8 * length_m, 1.25 * length_m)
-    color = _PIERS[rng.integers(len(_PIERS))]
+    color = PIERS[rng.integers(len(PIERS))]
     width = world.px(rng.uniform(1.4, 5))
     pitch = world.px(2 * 1.25 * length_m + rng.uniform(3, 14)) + width
     taken = float(rng.choice([rng.uniform(0.3, 0.8), 0.92, 0.98]))
@@ -187,19 +188,21 @@ def draw_marina(world: World) -> None:
             pier = world.pose(u, shore - own / 2, heading_deg=90.0, length=own, width=width)
             if put_pier(world, pier, vary(rng, color, light=6)):
                 local = Pose(u, shore - own / 2, 90.0, own, width)
-                _berths(world, local, sides=(-1, 1), kinds=kinds, length_m=sizes, taken=taken)
+                put_berths(world, local, sides=(-1, 1), kinds=kinds, length_m=sizes, taken=taken)
     for v, side in ((shore, 1), (far, -1)):
         if world.chance(0.7):  # boats along the quay itself
             local = Pose(0.0, v, 0.0, 2 * reach, 0.0)
-            _berths(world, local, sides=(-side,), kinds=kinds, length_m=sizes, taken=taken)
-    _afloat(world, far, shore, count=int(rng.integers(0, 9)), kinds=kinds)
-    _land_blocks(world, (-reach, shore + world.px(1), reach, reach), port=False)
-    _land_blocks(world, (-reach, -reach, reach, far - world.px(1)), port=False)
+            put_berths(world, local, sides=(-side,), kinds=kinds, length_m=sizes, taken=taken)
+    put_afloat(world, far, shore, count=int(rng.integers(0, 9)), kinds=kinds)
+    fill_land(world, (-reach, shore + world.px(1), reach, reach), port=False)
+    fill_land(world, (-reach, -reach, reach, far - world.px(1)), port=False)
     if world.chance(0.4):
         put_trees(world, (-reach, shore, reach, reach), count=30, radius_m=(1, 4))
 
 
-def _afloat(world: World, low: float, high: float, *, count: int, kinds: tuple[str, ...]) -> None:
+def put_afloat(
+    world: World, low: float, high: float, *, count: int, kinds: tuple[str, ...]
+) -> None:
     """Ships at anchor, on moorings or under way."""
     rng, reach = world.rng, world.reach
     same = float(rng.uniform(0, 360))
@@ -239,10 +242,10 @@ def draw_port(world: World) -> None:
         for u in np.arange(-reach + rng.uniform(0, 1) * pitch, reach, pitch):
             length, width = world.px(rng.uniform(60, 260)), world.px(rng.uniform(6, 30))
             pier = world.pose(u, shore - length / 2, heading_deg=90.0, length=length, width=width)
-            if not put_pier(world, pier, _PIERS[rng.integers(len(_PIERS))]):
+            if not put_pier(world, pier, PIERS[rng.integers(len(PIERS))]):
                 continue
             for side in (-1, 1):
-                _alongside(
+                put_alongside(
                     world, u, shore - length / 2, side * width / 2, kinds=kinds, length_px=length
                 )
     else:
@@ -271,11 +274,11 @@ def draw_port(world: World) -> None:
                     heading_deg=90.0,
                     size_m=float(rng.uniform(50, 100)),
                 )
-    _afloat(world, -reach, shore, count=int(rng.integers(0, 8)), kinds=(*kinds, "motor boat"))
-    _land_blocks(world, (-reach, shore + world.px(8), reach, reach), port=True)
+    put_afloat(world, -reach, shore, count=int(rng.integers(0, 8)), kinds=(*kinds, "motor boat"))
+    fill_land(world, (-reach, shore + world.px(8), reach, reach), port=True)
 
 
-def _alongside(
+def put_alongside(
     world: World, u: float, v: float, offset: float, *, kinds: tuple[str, ...], length_px: float
 ) -> None:
     """Ships alongside a pier, at times two abreast."""
@@ -322,9 +325,9 @@ def draw_sea(world: World) -> None:
         ("open boat", "motor boat"),
         tuple(SHIPS),
     )[rng.integers(7)]
-    _afloat(world, -reach, min(edge, reach), count=int(rng.integers(2, 26)), kinds=kinds)
+    put_afloat(world, -reach, min(edge, reach), count=int(rng.integers(2, 26)), kinds=kinds)
     if world.chance(0.4):
-        color = _PIERS[rng.integers(len(_PIERS))]
+        color = PIERS[rng.integers(len(PIERS))]
         for _ in range(int(rng.integers(1, 5))):
             start, length = rng.uniform(-reach, reach), world.px(rng.uniform(12, 60))
             pier = world.pose(

@@ -201,6 +201,66 @@ def fill_track(world: World, extent: Extent) -> None:
     )
 
 
+def fill_pitches(world: World, extent: Extent) -> None:
+    """Fill a block with equal soccer fields side by side on one lawn, with faint lines or none."""
+    rng = world.rng
+    length = rng.choice([rng.uniform(88, 112), rng.uniform(45, 75), rng.uniform(25, 45)])
+    short = length * rng.uniform(0.56, 0.7)
+    along_u = world.chance(0.5)
+    room = _size(extent) if along_u else _size(extent)[::-1]
+    gap = world.px(rng.uniform(2, 14))
+    pitch = (world.px(length) + gap, world.px(short) + gap)
+    rows, columns = (int(min(free // step, 3)) for free, step in zip(room, pitch))
+    if rows < 1 or columns < 1:
+        fill_soccer(world, extent)
+        return
+    u, v = _centre(extent)
+    alpha = _line_alpha(world)
+    for row in range(rows):
+        for column in range(columns):
+            shift = ((row + 0.5 - rows / 2) * pitch[0], (column + 0.5 - columns / 2) * pitch[1])
+            if not along_u:
+                shift = shift[::-1]
+            pose = world.pose(
+                u + shift[0],
+                v + shift[1],
+                heading_deg=0.0 if along_u else 90.0,
+                length=world.px(length),
+                width=world.px(short),
+            )
+            world.put(
+                "soccer field",
+                pose,
+                lambda pose=pose: courts.paint_soccer_field(
+                    world.canvas, pose, rng, line_alpha=alpha
+                ),
+                class_name="soccer-ball-field",
+            )
+    put_trees(world, extent, count=int(rng.integers(0, 24)), radius_m=(1.5, 5))
+
+
+def fill_stadium(world: World, extent: Extent) -> None:
+    """Fill a block with a running track, at times with stands along a side of it."""
+    u0, v0, u1, v1 = extent
+    width, height = _size(extent)
+    if not world.chance(0.5):
+        fill_track(world, extent)
+        return
+    depth = 0.09 * min(width, height)
+    if width >= height:
+        inner, middle = (u0, v0 + depth, u1, v1), ((u0 + u1) / 2, v0 + 0.45 * depth)
+    else:
+        inner, middle = (u0 + depth, v0, u1, v1), (u0 + 0.45 * depth, (v0 + v1) / 2)
+    fill_track(world, inner)
+    stands = world.pose(
+        *middle,
+        heading_deg=0.0 if width >= height else 90.0,
+        length=world.rng.uniform(0.3, 0.7) * max(width, height),
+        width=0.8 * depth,
+    )
+    put_hall(world, stands)
+
+
 def fill_diamonds(world: World, extent: Extent) -> None:
     """Fill a block with one baseball field, or with a clover of two or four."""
     rng = world.rng

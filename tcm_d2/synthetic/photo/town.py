@@ -266,6 +266,24 @@ MIXES: dict[str, tuple[tuple[Filler, float], ...]] = {
         (plants.fill_dirt, 0.7),
         (fill_halls, 0.7),
     ),
+    "sports park": (
+        (sports.fill_tennis, 1),
+        (sports.fill_basketball, 3),
+        (sports.fill_pitches, 3),
+        (sports.fill_stadium, 4),
+        (sports.fill_diamonds, 5),
+        (sports.fill_bath, 0.4),
+        (fill_parking, 1),
+        (fill_park, 1),
+        (fill_halls, 0.7),
+    ),
+    "tank farm": (
+        (plants.fill_tanks, 8),
+        (plants.fill_works, 1.5),
+        (plants.fill_dirt, 0.5),
+        (fill_halls, 0.6),
+        (fill_park, 0.5),
+    ),
 }
 
 
@@ -280,6 +298,8 @@ def draw_blocks(world: World, mix: str) -> None:
         "lots": (50, 150),
         "sports": (50, 230),
         "industry": (50, 150),
+        "sports park": (90, 300),
+        "tank farm": (60, 170),
     }[mix]
     side = world.px(rng.uniform(low_m, high_m))
     street = world.px(rng.choice([6.5, 8.0, 12.0, 15.0]))
@@ -295,7 +315,7 @@ def draw_blocks(world: World, mix: str) -> None:
             continue
         rect = world.frame.rect(*block)
         world.canvas.stroke(rect, pavement, width_px=max(0.8, world.px(3)), closed=True)
-        if world.chance(0.8 if mix == "sports" else 0.3):
+        if world.chance(0.8 if mix in ("sports", "sports park") else 0.3):
             world.cover(
                 rect, ("lawn", "grass", "dry", "concrete", "soil", "scrub")[rng.integers(6)]
             )

@@ -59,7 +59,11 @@ class ClassTextConfig:
 
 
 class ClassText(PromptedTextEncoder):
-    """Class embeddings from CLIP's text tower, kept in evaluation until a weight changes."""
+    """Class embeddings from CLIP's text tower, kept in evaluation until a weight changes.
+
+    Attributes:
+        trained_prompts: the prompts of the configuration, which later changes leave alone.
+    """
 
     def __init__(self, clip: CLIP, config: ClassTextConfig, *, num_classes: int) -> None:
         """Take over and freeze the text tower of ``clip``.
@@ -85,6 +89,7 @@ class ClassText(PromptedTextEncoder):
             prompts, tokens_per_class=config.tokens_per_class, vocab_size=clip.vocab_size
         )
         super().__init__(clip, token_ids)
+        self.trained_prompts = prompts
         self._warn_of_unknown_words(config.class_names)
         self._kept = KeptTensor()
         self._context_ids: list[int] | None = None

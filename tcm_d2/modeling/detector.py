@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from tcm_d2.config.nodes import configurable_with_nodes, part_node
 from tcm_d2.config.registries import ROTATED_HEAD_REGISTRY
 from tcm_d2.modeling.class_text import ClassText, ClassTextConfig
+from tcm_d2.modeling.clip.text import LABEL_FIELD, format_prompts
 from tcm_d2.modeling.clip.towers import take_text_side
 from tcm_d2.modeling.dense.decode import rescale
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.fixed_text import FIXED_TEXT_MESSAGE, FixedClassText, fix_class_text
-from tcm_d2.modeling.heads.classifiers import connect_text, reads_text
+from tcm_d2.modeling.heads.classifiers import ClassWords, connect_text, reads_text
 from tcm_d2.modeling.neck.fpn import FPNConfig
 from tcm_d2.modeling.tcm.matching import join_score_map, score_map_loss
 from tcm_d2.modeling.tcm.tcm import TCM, TCMConfig
@@ -48,12 +49,12 @@ class PromptedFeatures(NamedTuple):
     Attributes:
         pyramid: one (N, O, ., .) map per level, fine to coarse.
         score_map_NKHW: None without TCM.
-        text_NKC: class embeddings updated by each image, for a head that reads them, else None.
+        words: of the classes, for a head that reads them, else None.
     """
 
     pyramid: list[Tensor]
     score_map_NKHW: Tensor | None
-    text_NKC: Tensor | None
+    words: ClassWords | None
 
 
 @META_ARCH_REGISTRY.register()
@@ -66,6 +67,7 @@ class RotatedOneStageDetector(nn.Module):
         is_open_vocabulary: whether the head reads class embeddings, so that the list of classes may
             change at any time. The pyramid then gets the maximum of the score map over the classes,
             one channel, in place of one for each of them.
+        untrained: classes that the detector was not trained on; see `set_class_names`.
     """
 
     text_encoder: ClassText | FixedClassText | None
@@ -128,6 +130,7 @@ class RotatedOneStageDetector(nn.Module):
                 self.tcm.context = nn.Parameter(context.clone())
         self.score_map_level = neck.in_features[-1]
         self.is_open_vocabulary = reads_text(head)
+        self.untrained: tuple[int, ...] = ()
         if self.is_open_vocabulary:
             if text_side is None:
                 raise ValueError(
@@ -259,8 +262,8 @@ class RotatedOneStageDetector(nn.Module):
             images, text: see `features_with_text`.
         """
         found = self.features_with_text(images, text)
-        texts = () if found.text_NKC is None else (found.text_NKC,)
-        return self.head(found.pyramid, *texts), found.score_map_NKHW
+        words = () if found.words is None else (found.words,)
+        return self.head(found.pyramid, *words), found.score_map_NKHW
 
     def features_with_text(self, images: Tensor, text: Tensor | None) -> PromptedFeatures:
         """Return what the head gets, and the score map, from class embeddings that are given.
@@ -273,7 +276,7 @@ class RotatedOneStageDetector(nn.Module):
                 without TCM.
         """
         features = self.backbone(images)
-        level, score_map_NKHW, text_NKC = self.score_map_level, None, None
+        level, score_map_NKHW, words = self.score_map_level, None, None
         if self.tcm is not None:
             tokens = self.attention_pool(features[level])
             if text is None:
@@ -281,9 +284,14 @@ class RotatedOneStageDetector(nn.Module):
             matched = self.tcm(tokens.global_NC, tokens.dense_NCHW, text)
             joined = score_map_NKHW = matched.score_map_NKHW
             if self.is_open_vocabulary:
-                joined, text_NKC = score_map_NKHW.amax(dim=1, keepdim=True), matched.text_NKC
+                untrained = () if self.training else self.untrained
+                words = ClassWords(
+                    matched.text_NKC, self.head.num_classes, untrained, score_map_NKHW
+                )
+                joined = score_map_NKHW[:, words.trained_rows].amax(dim=1, keepdim=True)
+                score_map_NKHW = score_map_NKHW[:, : words.num_classes]
             features[level] = join_score_map(features[level], joined)
-        return PromptedFeatures(self.neck(features), score_map_NKHW, text_NKC)
+        return PromptedFeatures(self.neck(features), score_map_NKHW, words)
 
     def _text_without_image(self) -> Tensor | None:
         """Return the class embeddings, or None where there are none or images change them."""
@@ -313,6 +321,9 @@ class RotatedOneStageDetector(nn.Module):
     def set_class_names(self, class_names: Sequence[str], *, template: str) -> None:
         """Let the text tower read other names; see `ClassText.set_class_names`.
 
+        With an open vocabulary the trained classes are read behind them, also where they are not
+        asked for: by these the head tells where an object is, and the score map what it is not.
+
         Raises:
             ValueError: the names do not fit, or differ in number where the vocabulary is closed.
         """
@@ -324,8 +335,13 @@ class RotatedOneStageDetector(nn.Module):
                 "and the pyramid takes that many channels of score map; with "
                 "MODEL.ROTATED_HEAD.CLASSIFIER 'text' in training it could"
             )
-        text.set_class_names(class_names, template=template)
-        self.head.num_classes = len(class_names)
+        prompts = format_prompts(class_names, template)
+        trained = text.trained_prompts if self.is_open_vocabulary else ()
+        others = [prompt for prompt in trained if prompt not in prompts]
+        text.set_class_names([*prompts, *others], template=LABEL_FIELD)
+        if self.is_open_vocabulary:
+            self.untrained = tuple(i for i, p in enumerate(prompts) if p not in trained)
+            self.head.num_classes = len(prompts)
 
     @property
     def has_fixed_text(self) -> bool:

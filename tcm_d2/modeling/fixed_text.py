@@ -29,6 +29,7 @@ class FixedClassText(nn.Module):
         class_token_ids: int64 (K, N1), in the state dict: what the classes are called.
     """
 
+    trained_prompts: tuple[str, ...] = ()
     features: Tensor
     class_token_ids: Tensor
 

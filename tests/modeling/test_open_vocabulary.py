@@ -9,6 +9,7 @@ from detectron2.modeling import build_model
 
 from tcm_d2.cpu import accelerate
 from tcm_d2.export.dense_model import DenseModel
+from tcm_d2.modeling.heads.classifiers import ClassWords, name_untrained
 from tests.modeling.test_anchor_heads import set_head
 from tests.modeling.test_one_stage import tiny_config, two_inputs
 
@@ -84,7 +85,39 @@ def test_weights_of_one_list_of_classes_fit_another() -> None:
     other = build_model(cfg).eval()
     other.load_state_dict(model.state_dict())
     model.set_class_names(OTHER_NAMES, template="{label}")
-    assert torch.equal(logits_of(model), logits_of(other))
+    # To the other these are what it was trained on, so that only the words are the same.
+    assert torch.equal(model.class_embeddings()[:4], other.class_embeddings())
+    assert model.untrained == (0, 2) and other.untrained == ()
+
+
+def test_an_untrained_class_is_named_by_the_score_map_where_something_is() -> None:
+    """The head alone was taught that whatever has no label looks like no word."""
+    logits = torch.tensor([2.0, -9.0, -1.0, 0.5])[None, None, :, None, None]
+    logits = torch.cat([logits, logits - 3], dim=1)  # one place, two anchors
+    text = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 2.0], [-1.0, 0.0]])[None]
+    score_map = torch.tensor([0.0, 3.0, 1.0, 2.0])[None, :, None, None]
+    named = name_untrained(logits, ClassWords(text, 2, (1,), score_map))
+    nearness = (torch.tensor([0.8, 0.6, -0.8]) / 0.07).softmax(0)
+    share = score_map.softmax(1)[0, 1, 0, 0]
+    for anchor in (0, 1):
+        there = logits[0, anchor, [0, 2, 3], 0, 0].sigmoid()
+        expected = (nearness @ there) ** 0.35 * share**0.65
+        torch.testing.assert_close(named[0, anchor, 1, 0, 0].sigmoid(), expected)
+    trained = [0, 2, 3]
+    assert torch.equal(named[:, :, trained], logits[:, :, trained])
+
+
+def test_a_word_that_is_asked_for_alone_still_stands_against_the_trained_ones() -> None:
+    """With nothing beside it every object would be what the one word says."""
+    model = open_model()
+    model.set_class_names(["bus"], template="{label}")
+    assert len(model.class_embeddings()) == 3 and model.untrained == (0,)
+    with torch.no_grad():
+        images = model.preprocess_images(two_inputs()).tensor
+        found = model.features_with_text(images, model.class_embeddings())
+    assert found.words is not None and found.words.score_map_NKHW.shape[1] == 3
+    assert found.score_map_NKHW is not None and found.score_map_NKHW.shape[1] == 1
+    assert logits_of(model).shape[2] == 1
 
 
 def test_prompts_of_images_give_each_image_its_embeddings() -> None:

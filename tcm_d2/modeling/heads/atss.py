@@ -26,7 +26,7 @@ from tcm_d2.modeling.heads.anchor_based import (
     AnchorHead,
     count_positives,
 )
-from tcm_d2.modeling.heads.classifiers import LINEAR, classify, make_classifier
+from tcm_d2.modeling.heads.classifiers import LINEAR, ClassWords, classify, make_classifier
 from tcm_d2.modeling.heads.contract import ForeignNames
 from tcm_d2.modeling.heads.dense_head import common_arguments
 from tcm_d2.modeling.heads.towers import (
@@ -135,18 +135,18 @@ class RotatedATSSHead(AnchorHead):
             "coder": L(DeltaBoxCoder)(**DeltaBoxCoder.from_config(cfg)),
         }
 
-    def forward(self, features: list[Tensor], text_NKC: Tensor | None = None) -> ATSSOutput:
+    def forward(self, features: list[Tensor], words: ClassWords | None = None) -> ATSSOutput:
         """Return the raw outputs of each level.
 
         Args:
             features: one (N, C, H, W) map per level, in the order of the strides.
-            text_NKC: class embeddings, where the classifier is "text".
+            words: of the classes, where the classifier is "text".
         """
         output = ATSSOutput([], [], [])
         for feature, scale in zip(features, self.delta_scales, strict=True):
             box_feature = self.box_tower(feature)
             class_feature = self.class_tower(feature)
-            output.class_logits.append(classify(self.class_predictor, class_feature, text_NKC))
+            output.class_logits.append(classify(self.class_predictor, class_feature, words))
             output.deltas.append(at_least_float32(scale(self.delta_predictor(box_feature))))
             output.centerness_logits.append(self.centerness_predictor(box_feature))
         return output

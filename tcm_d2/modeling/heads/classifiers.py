@@ -7,6 +7,7 @@ joint width of images and text.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,30 @@ LINEAR, TEXT = "linear", "text"
 CLASSIFIERS = (LINEAR, TEXT)
 # Start of what cosines are multiplied with: one over the temperature of the score map.
 INITIAL_LOGIT_SCALE = 1 / 0.07
+# Exponent of CLIP's part in the score of a class that was not trained; the head has the rest.
+CLIP_WEIGHT = 0.65
+
+
+class ClassWords(NamedTuple):
+    """The words of the classes, as a head that classifies by them gets them.
+
+    Attributes:
+        text_NKC: class embeddings of each image, any length: of the classes asked for, and behind
+            them of those trained classes that are not asked for.
+        num_classes: how many are asked for.
+        untrained: those of them that the detector was not trained on.
+        score_map_NKHW: raw, of all of ``text_NKC``; only read for untrained ones.
+    """
+
+    text_NKC: Tensor
+    num_classes: int
+    untrained: tuple[int, ...]
+    score_map_NKHW: Tensor
+
+    @property
+    def trained_rows(self) -> list[int]:
+        """Rows of trained classes, whether asked for or not."""
+        return [row for row in range(self.text_NKC.shape[1]) if row not in self.untrained]
 
 
 class TextClassifier(nn.Module):
@@ -47,18 +72,52 @@ class TextClassifier(nn.Module):
         self.projection = Predictor(self.channels, self.num_anchors * joint_width, 1)
         init_normal(self.projection, bias=0.0)
 
-    def forward(self, feature: Tensor, text_NKC: Tensor) -> Tensor:
-        """Return the logits (N, A * K, H, W), anchor by anchor.
+    def forward(self, feature: Tensor, words: ClassWords) -> Tensor:
+        """Return the logits (N, A * K, H, W) of the classes asked for, anchor by anchor.
 
         Args:
             feature: (N, O, H, W) of the class tower.
-            text_NKC: class embeddings of each image, any length.
+            words: of the classes.
         """
         joint = self.projection(feature).unflatten(1, (self.num_anchors, -1))  # (N, A, C, H, W)
         joint = F.normalize(at_least_float32(joint), dim=2)
-        text_NKC = F.normalize(at_least_float32(text_NKC), dim=2)
+        text_NKC = F.normalize(at_least_float32(words.text_NKC), dim=2)
         cosines = torch.einsum("nachw,nkc->nakhw", joint, text_NKC)
-        return self.logit_scale.exp() * cosines.flatten(1, 2) + self.logit_bias
+        logits = self.logit_scale.exp() * cosines + self.logit_bias
+        if words.untrained:
+            logits = name_untrained(logits, words)
+        return logits[:, :, : words.num_classes].flatten(1, 2)
+
+
+def name_untrained(logits_NAKHW: Tensor, words: ClassWords) -> Tensor:
+    """Return the logits with those of untrained classes replaced.
+
+    Training taught the head that whatever has no label looks like no word. So the head is asked
+    only whether something is there, by the scores of its trained classes, weighted by how near
+    their words are to the class's. What it is says the score map, in which CLIP is still heard, by
+    its softmax over all words, also those of trained classes that are not asked for. The score is
+    the weighted geometric mean of the two, with the weights that F-VLM (arXiv 2209.15639) has for
+    novel classes; the region features that it has for CLIP's part are not needed.
+
+    Args:
+        logits_NAKHW: of all of ``words.text_NKC``, K in this case.
+        words: of the classes.
+    """
+    trained = words.trained_rows
+    text_NKC = F.normalize(at_least_float32(words.text_NKC), dim=2)
+    nearness = (INITIAL_LOGIT_SCALE * text_NKC @ text_NKC[:, trained].mT).softmax(dim=2)
+    objectness = torch.einsum("nkt,nathw->nakhw", nearness, logits_NAKHW[:, :, trained].sigmoid())
+    shares = F.interpolate(
+        at_least_float32(words.score_map_NKHW),
+        size=logits_NAKHW.shape[-2:],
+        mode="bilinear",
+        align_corners=False,
+    ).softmax(dim=1)[:, None]
+    scores = objectness ** (1 - CLIP_WEIGHT) * shares**CLIP_WEIGHT  # (N, A, K, H, W)
+    is_untrained = torch.tensor(
+        [row in words.untrained for row in range(logits_NAKHW.shape[2])], device=scores.device
+    )
+    return torch.where(is_untrained[:, None, None], torch.logit(scores, 1e-6), logits_NAKHW)
 
 
 def make_classifier(
@@ -86,15 +145,15 @@ def make_classifier(
     return make_predictor(channels, num_anchors * num_classes, bias=bias_from_prior(prior_prob))
 
 
-def classify(classifier: nn.Module, feature: Tensor, text_NKC: Tensor | None) -> Tensor:
+def classify(classifier: nn.Module, feature: Tensor, words: ClassWords | None) -> Tensor:
     """Return the logits (N, A * K, H, W).
 
     Args:
         classifier: from `make_classifier`.
         feature: (N, O, H, W) of the class tower.
-        text_NKC: class embeddings, where the classifier reads them.
+        words: of the classes, where the classifier reads them.
     """
-    logits: Tensor = classifier(feature) if text_NKC is None else classifier(feature, text_NKC)
+    logits: Tensor = classifier(feature) if words is None else classifier(feature, words)
     return logits
 
 

@@ -22,7 +22,7 @@ from tcm_d2.modeling.dense.delta_coder import MAX_SIDE_RATIO, DeltaBoxCoder
 from tcm_d2.modeling.dense.normalizers import mean_over_ranks
 from tcm_d2.modeling.dense.point_assigner import FCOSAssigner
 from tcm_d2.modeling.dense.point_coder import DistanceAnglePointCoder
-from tcm_d2.modeling.heads.classifiers import LINEAR, classify, make_classifier
+from tcm_d2.modeling.heads.classifiers import LINEAR, ClassWords, classify, make_classifier
 from tcm_d2.modeling.heads.contract import ForeignNames
 from tcm_d2.modeling.heads.dense_head import DenseHead, common_arguments
 from tcm_d2.modeling.heads.towers import (
@@ -181,18 +181,18 @@ class RotatedFCOSHead(DenseHead):
             "assigner": L(FCOSAssigner)(**FCOSAssigner.from_config(cfg)),
         }
 
-    def forward(self, features: list[Tensor], text_NKC: Tensor | None = None) -> FCOSOutput:
+    def forward(self, features: list[Tensor], words: ClassWords | None = None) -> FCOSOutput:
         """Return the raw outputs of each level.
 
         Args:
             features: one (N, C, H, W) map per level, in the order of the strides.
-            text_NKC: class embeddings, where the classifier is "text".
+            words: of the classes, where the classifier is "text".
         """
         output = FCOSOutput([], [], [], [])
         for feature, scale in zip(features, self.distance_scales, strict=True):
             class_feature = self.class_tower(feature)
             box_feature = self.box_tower(feature)
-            output.class_logits.append(classify(self.class_predictor, class_feature, text_NKC))
+            output.class_logits.append(classify(self.class_predictor, class_feature, words))
             distances = at_least_float32(scale(self.distance_predictor(box_feature)))
             output.distances.append(distances.clamp(min=0))
             angle_rad = self.angle_scale(self.angle_predictor(box_feature))

@@ -22,7 +22,7 @@ from tcm_d2.modeling.dense.anchor_assigners import AnchorAssignment, MaxIoUAssig
 from tcm_d2.modeling.dense.anchors import AnchorGenerator, AnchorGrid
 from tcm_d2.modeling.dense.delta_coder import DeltaBoxCoder
 from tcm_d2.modeling.heads.anchor_based import NUM_DELTAS, AnchorHead, count_positives
-from tcm_d2.modeling.heads.classifiers import LINEAR, classify, make_classifier
+from tcm_d2.modeling.heads.classifiers import LINEAR, ClassWords, classify, make_classifier
 from tcm_d2.modeling.heads.dense_head import common_arguments
 from tcm_d2.modeling.heads.retinanet import RetinaNetOutput
 from tcm_d2.modeling.heads.towers import flatten_levels, make_predictor, make_tower, rows
@@ -64,10 +64,10 @@ class FirstStage(nn.Module):
         self.class_predictor = make_class_predictor(num_anchors=num_anchors)
         self.delta_predictor = make_predictor(channels, num_anchors * NUM_DELTAS, bias=0.0)
 
-    def forward(self, features: list[Tensor], text_NKC: Tensor | None) -> RetinaNetOutput:
+    def forward(self, features: list[Tensor], words: ClassWords | None) -> RetinaNetOutput:
         """Return the raw outputs of each level."""
         return RetinaNetOutput(
-            [classify(self.class_predictor, self.class_tower(x), text_NKC) for x in features],
+            [classify(self.class_predictor, self.class_tower(x), words) for x in features],
             [self.delta_predictor(self.box_tower(x)) for x in features],
         )
 
@@ -186,14 +186,14 @@ class RefinedHead(AnchorHead):
         """
         raise NotImplementedError
 
-    def forward(self, features: list[Tensor], text_NKC: Tensor | None = None) -> RefinedOutput:
+    def forward(self, features: list[Tensor], words: ClassWords | None = None) -> RefinedOutput:
         """Return the raw outputs of both stages.
 
         Args:
             features: one (N, C, H, W) map per level, in the order of the strides.
-            text_NKC: class embeddings, where the classifier is "text".
+            words: of the classes, where the classifier is "text".
         """
-        first = self.first(features, text_NKC)
+        first = self.first(features, words)
         grid = self.make_grid(first)
         levels = zip(
             features,
@@ -207,7 +207,7 @@ class RefinedHead(AnchorHead):
             boxes = self._best_boxes(anchors, logits, deltas).detach()
             for_classes, for_boxes = self.align(feature, boxes, stride_px)
             for_classes = self.class_tower(for_classes)
-            output.class_logits.append(classify(self.class_predictor, for_classes, text_NKC))
+            output.class_logits.append(classify(self.class_predictor, for_classes, words))
             output.deltas.append(self.delta_predictor(self.box_tower(for_boxes)))
             output.anchors.append(boxes)
         return output

@@ -25,7 +25,7 @@ from tcm_d2.modeling.heads.anchor_based import (
     AnchorHead,
     count_positives,
 )
-from tcm_d2.modeling.heads.classifiers import LINEAR, classify, make_classifier
+from tcm_d2.modeling.heads.classifiers import LINEAR, ClassWords, classify, make_classifier
 from tcm_d2.modeling.heads.contract import ForeignNames
 from tcm_d2.modeling.heads.dense_head import common_arguments
 from tcm_d2.modeling.heads.towers import (
@@ -120,12 +120,12 @@ class RotatedRetinaNetHead(AnchorHead):
             "coder": L(DeltaBoxCoder)(**DeltaBoxCoder.from_config(cfg)),
         }
 
-    def forward(self, features: list[Tensor], text_NKC: Tensor | None = None) -> RetinaNetOutput:
+    def forward(self, features: list[Tensor], words: ClassWords | None = None) -> RetinaNetOutput:
         """Return the raw outputs of each level.
 
         Args:
             features: one (N, C, H, W) map per level, in the order of the strides.
-            text_NKC: class embeddings, where the classifier is "text".
+            words: of the classes, where the classifier is "text".
         """
         if len(features) != len(self.anchor_generator.strides_px):
             raise ValueError(
@@ -135,7 +135,7 @@ class RotatedRetinaNetHead(AnchorHead):
         output = RetinaNetOutput([], [])
         for feature in features:
             class_feature = self.class_tower(feature)
-            output.class_logits.append(classify(self.class_predictor, class_feature, text_NKC))
+            output.class_logits.append(classify(self.class_predictor, class_feature, words))
             output.deltas.append(self.delta_predictor(self.box_tower(feature)))
         return output
 

@@ -90,8 +90,11 @@ def list_runs() -> list[Run]:
             return 1, 0, run.seed
         return (2 if is_main else 3), order, run.seed
 
-    every = itertools.product(VARIANTS, SCENES, CLIPS, SEEDS)
-    return sorted((Run(*parts) for parts in every), key=rank)
+    every = (Run(*parts) for parts in itertools.product(VARIANTS, SCENES, CLIPS, SEEDS))
+    # From random weights the class embeddings of "tcm" are random, too.
+    return sorted(
+        (run for run in every if CLIPS[run.clip] or "random" not in run.variant), key=rank
+    )
 
 
 def list_remedies() -> list[Run]:
@@ -193,7 +196,7 @@ def do_run(one: Run, args: argparse.Namespace) -> dict[str, float]:
 def overrides_of(one: Run, folder: Path) -> list[str]:
     """Return the ``KEY VALUE`` pairs of a run."""
     weights = CLIPS[one.clip]
-    if one.variant == "random class embeddings" and weights:
+    if one.variant == "random class embeddings":
         weights = str(folder / f"clip_random_text_{one.seed}.safetensors")
         write_random_text(Path(weights), one.seed)
     changes = {**VARIANTS, **REMEDIES}[one.variant]
@@ -273,7 +276,8 @@ def plot(results: dict[str, dict[str, float]], path: Path) -> None:
                 places = [scenes * 1.03 ** (number - 3) for scenes, _ in points]
                 means = [found.mean() for _, found in points]
                 spreads = [found.std(ddof=1) if len(found) > 1 else 0.0 for _, found in points]
-                axis.errorbar(places, means, spreads, marker="o", capsize=2, label=variant)
+                style = {"marker": "o", "capsize": 2, "color": f"C{number}"}
+                axis.errorbar(places, means, spreads, label=variant, **style)
         axis.set(title=clip, xlabel="scenes to train on", xscale="log")
         axis.set_xticks(SCENES, [str(scenes) for scenes in SCENES])
         axis.minorticks_off()

@@ -13,6 +13,9 @@ from benchmarks import effect, open_vocabulary
 from benchmarks.effect import Run, compare, list_runs, make_table, overrides_of
 from tcm_d2.config import load_config
 from tcm_d2.data.dota.classes import DOTA_V1_CLASSES
+from tcm_d2.data.dota.loading import load_dota_split
+from tcm_d2.data.dota.manifest import MANIFEST_NAME, PatchRecord, write_manifest
+from tcm_d2.visualize.sheets import save_image
 from tests.conftest import REPO_DIR
 
 
@@ -29,7 +32,7 @@ def test_every_run_can_be_configured_and_the_telling_ones_come_first(
     clip_file: Path, tmp_path: Path
 ) -> None:
     runs = list_runs()
-    assert len(runs) == len({run.name for run in runs}) == 126
+    assert len(runs) == len({run.name for run in runs}) == 117
     assert {(run.variant, run.num_scenes) for run in runs[:12]} == {("tcm", 24), ("no TCM", 24)}
     for run in [*runs, *effect.list_remedies()]:
         model = effect._MODELS.get(run.variant, "tcm_fcos")
@@ -73,6 +76,31 @@ def test_results_of_another_schedule_are_refused(tmp_path: Path) -> None:
     effect.write_results(tmp_path / "r.json", 240, {})
     with pytest.raises(ValueError, match="holds runs of 240 iterations, not 100"):
         effect.read_results(tmp_path / "r.json", 100)
+
+
+@pytest.mark.parametrize("keeps_novel", [False, True])
+def test_training_has_no_novel_label_and_if_asked_no_novel_object(
+    keeps_novel: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_vocabulary, "make_data", lambda *args: None)
+    objects = {"P0": ["plane"], "P1": ["helicopter", "plane"]}
+    for split in ("train", "val"):
+        for folder in (tmp_path / split, tmp_path / f"{split}_patches"):
+            for name in ("images", "labelTxt"):
+                (folder / name).mkdir(parents=True)
+            for image_id, names in objects.items():
+                save_image(folder / "images" / f"{image_id}.png", np.zeros((64, 64, 3), np.uint8))
+                lines = [f"9 9 40 9 40 40 9 40 {name} 0" for name in names]
+                (folder / "labelTxt" / f"{image_id}.txt").write_text("\n".join(lines))
+        records = [
+            PatchRecord(i, f"images/{i}.png", i, 0, 0, 64, 64, 1.0, len(names), "")
+            for i, names in objects.items()
+        ]
+        write_manifest(tmp_path / f"{split}_patches" / MANIFEST_NAME, records)
+    base = open_vocabulary.make_base_data(tmp_path, keeps_novel=keeps_novel)
+    patches = load_dota_split(base / "train_patches", DOTA_V1_CLASSES)
+    assert [len(p["annotations"]) for p in patches] == ([1, 1] if keeps_novel else [1])
+    assert "helicopter" not in (base / "val" / "labelTxt" / "P1.txt").read_text()
 
 
 def test_base_and_novel_classes_are_all_classes() -> None:

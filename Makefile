@@ -97,27 +97,31 @@ package: $(PACKAGE) ## build source package and wheels into dist, use one in a c
 	@$(PY) tools/check_packages.py --output dist
 
 PRETRAINED_DIR ?= output/pretrained
-# Renders that the detector in the package learns from: photo-like ones, and a few of the embedded set.
+# Renders that the detector in the package learns from: photo-like ones, such ones of rare and large
+# things, and a few of the embedded set.
 $(PRETRAINED_DIR)/rendered: | $(PACKAGE)
 	$(PY) tools/make_synthetic_dota.py --preset photo --num-train 3900 --num-val 0 --seed 1 \
 	  --output $(PRETRAINED_DIR)/photo
+	$(PY) tools/make_synthetic_dota.py --preset landmarks --num-train 1500 --num-val 0 --seed 4 \
+	  --output $(PRETRAINED_DIR)/landmarks
 	$(PY) tools/make_synthetic_dota.py --preset demo --num-train 120 --num-val 0 --seed 1 \
 	  --output $(PRETRAINED_DIR)/plain
-	for set in photo plain; do \
+	for set in photo landmarks plain; do \
 	  $(PY) tools/split_dota.py --images $(PRETRAINED_DIR)/$$set/train/images \
 	    --labels $(PRETRAINED_DIR)/$$set/train/labelTxt --out $(PRETRAINED_DIR)/$${set}_patches \
 	    --size 384 --gap 256 --object-iof 0.45 || exit 1; \
 	done
 	touch $@
 
-pretrained: $(PRETRAINED_DIR)/rendered ## train the detector in tcm_d2/pretrained again (an hour and a half)
+pretrained: $(PRETRAINED_DIR)/rendered ## train the detector in tcm_d2/pretrained again (two hours)
 	$(PY) tools/demo_embedded.py --model tcm_atss --num-train 320 --output $(PRETRAINED_DIR) -- \
 	  SOLVER.MAX_ITER 2600 SOLVER.STEPS "(1900, 2400)"
-	$(PY) tools/train_net.py --config-file configs/embedded_tcm_atss_photo.yaml --resume --num-gpus 6 \
+	$(PY) tools/train_net.py --config-file configs/embedded_tcm_atss_photo.yaml --resume \
 	  DATASETS.PATCH_DIRS "['photo=$(PRETRAINED_DIR)/photo_patches', \
+	    'landmarks=$(PRETRAINED_DIR)/landmarks_patches', \
 	    'plain=$(PRETRAINED_DIR)/plain_patches', \
 	    'held_out=$(PRETRAINED_DIR)/data/val_patches=$(PRETRAINED_DIR)/data/val/labelTxt']" \
-	  DATASETS.TRAIN "('photo', 'plain')" DATASETS.TEST "('held_out',)" \
+	  DATASETS.TRAIN "('photo', 'plain', 'landmarks', 'landmarks')" DATASETS.TEST "('held_out',)" \
 	  MODEL.WEIGHTS $(PRETRAINED_DIR)/tcm_atss/model_final.pth \
 	  OUTPUT_DIR $(PRETRAINED_DIR)/tcm_atss_photo
 	$(PY) tools/convert_checkpoint.py --for-inference --overwrite \

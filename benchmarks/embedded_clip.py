@@ -119,8 +119,9 @@ def cut_square(image: np.ndarray, quad: np.ndarray) -> np.ndarray:
     return cv2.warpAffine(image, matrix, (CROP_PX, CROP_PX), borderValue=(110, 110, 110))
 
 
-def zero_shot(towers: Towers, crops: dict[str, list[np.ndarray]]) -> dict[str, float]:
+def zero_shot(towers: Towers, scenes: list[CaptionedScene]) -> dict[str, float]:
     """Return the part of each class's crops that are named right, by the word of the class."""
+    crops = object_crops(scenes, lambda thing: class_name_to_prompt(thing.class_name))
     return {
         word: (towers.tokens(crops[word])[0].argmax(1) == index).float().mean().item()
         for index, word in enumerate(CLASS_WORDS)
@@ -180,9 +181,8 @@ def run(args: argparse.Namespace) -> int:
     if args.further:
         print(make_further_table(args.weights, scenes))
         return 0
-    crops = object_crops(scenes, lambda thing: class_name_to_prompt(thing.class_name))
     towers = load_towers(args.weights)
-    named = zero_shot(towers, crops)
+    named = zero_shot(towers, scenes)
     hits, chances, pictures = pointing(towers, scenes)
     rows = [
         [

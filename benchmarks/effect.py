@@ -131,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
     num_done = sum(one.name in results for one in list_runs())
     print(f"\n{num_done} of {len(list_runs())} runs, {args.iterations} iterations each\n")
     print(make_table(results))
+    for clip in CLIPS:
+        print(f"\n{clip}: {describe_pairs(results, clip)}")
     if args.plot:
         plot(results, args.plot)
     return 0
@@ -239,6 +241,23 @@ def make_table(results: dict[str, dict[str, float]]) -> str:
         rows.append(row)
     header = ["start", "scenes", "detector", "seeds", "AP50", "minus TCM", "AP75", "minus TCM"]
     return tabulate(rows, header, tablefmt="github", disable_numparse=True)
+
+
+def describe_pairs(results: dict[str, dict[str, float]], clip: str) -> str:
+    """Return the mean AP50 that TCM brings over pairs of runs with the same scenes and seed."""
+    differences = [
+        results[mine]["AP50"] - results[other]["AP50"]
+        for scenes, seed in itertools.product(SCENES, SEEDS)
+        if (mine := Run("tcm", scenes, clip, seed).name) in results
+        and (other := Run("no TCM", scenes, clip, seed).name) in results
+    ]
+    if len(differences) < MIN_SEEDS_TO_COMPARE:
+        return "too few pairs with and without TCM"
+    error = np.std(differences, ddof=1) / math.sqrt(len(differences))
+    return (
+        f"TCM minus no TCM {np.mean(differences):+.1f} AP50, standard error {error:.1f}, over "
+        f"{len(differences)} pairs, {sum(d > 0 for d in differences)} of them positive"
+    )
 
 
 def text_of(values: np.ndarray) -> str:

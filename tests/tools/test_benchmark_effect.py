@@ -60,6 +60,19 @@ def test_differences_within_the_spread_are_called_so() -> None:
     assert compare(np.array([10.0]), np.array([20.0, 21.0])) == "-"
 
 
+def test_pairs_have_the_same_scenes_and_seed() -> None:
+    results = {
+        Run(variant, scenes, "embedded CLIP", seed).name: {"AP50": 10.0 * seed + gain}
+        for variant, scenes, seed, gain in (
+            *(("tcm", 8, 1, 3.0), ("no TCM", 8, 1, 0.0), ("tcm", 24, 2, 5.0)),
+            *(("no TCM", 24, 2, 0.0), ("tcm", 96, 3, 99.0)),
+        )
+    }
+    text = effect.describe_pairs(results, "embedded CLIP")
+    assert text.startswith("TCM minus no TCM +4.0 AP50, standard error 1.0, over 2 pairs, 2 of")
+    assert effect.describe_pairs(results, "random weights").startswith("too few")
+
+
 def test_table_and_plot_are_of_the_runs_that_are_there(tmp_path: Path) -> None:
     results = {
         Run(variant, 24, "embedded CLIP", seed).name: {"AP50": base + seed, "AP75": 1.0}

@@ -34,10 +34,11 @@ from tcm_d2.files import write_bytes_atomically
 from tcm_d2.modeling.clip.weights import EMBEDDED_FILE, EMBEDDED_NAME
 from tcm_d2.synthetic.captions import DETECTOR_TEMPLATE
 
+RANDOM_TEXT = "random class embeddings"
 VARIANTS: dict[str, tuple[str, ...]] = {
     "tcm": (),
     "no TCM": (),
-    "random class embeddings": (),
+    RANDOM_TEXT: (),
     "no visual prompt": ("MODEL.TCM.VISUAL_PROMPT", "False"),
     "no text update": ("MODEL.TCM.TEXT_UPDATE", "False"),
     "no auxiliary loss": ("MODEL.TCM.AUX_LOSS_WEIGHT", "0.0"),
@@ -92,9 +93,8 @@ def list_runs() -> list[Run]:
 
     every = (Run(*parts) for parts in itertools.product(VARIANTS, SCENES, CLIPS, SEEDS))
     # From random weights the class embeddings of "tcm" are random, too.
-    return sorted(
-        (run for run in every if CLIPS[run.clip] or "random" not in run.variant), key=rank
-    )
+    kept = (run for run in every if CLIPS[run.clip] or run.variant != RANDOM_TEXT)
+    return sorted(kept, key=rank)
 
 
 def list_remedies() -> list[Run]:
@@ -198,7 +198,7 @@ def do_run(one: Run, args: argparse.Namespace) -> dict[str, float]:
 def overrides_of(one: Run, folder: Path) -> list[str]:
     """Return the ``KEY VALUE`` pairs of a run."""
     weights = CLIPS[one.clip]
-    if one.variant == "random class embeddings":
+    if one.variant == RANDOM_TEXT:
         weights = str(folder / f"clip_random_text_{one.seed}.safetensors")
         write_random_text(Path(weights), one.seed)
     changes = {**VARIANTS, **REMEDIES}[one.variant]

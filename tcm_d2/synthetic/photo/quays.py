@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -193,6 +194,19 @@ def _length_m(world: World, kind: ShipKind, *, most_m: float) -> float:
     return float(np.clip(world.rng.uniform(low, high), 0.5 * low, max(0.5 * low, most_m)))
 
 
+def _abreast(
+    world: World, fleet: _Fleet, most_m: float, *, out_px: float
+) -> Iterator[tuple[ShipKind, float, float, float]]:
+    """Yield ships side by side: kind, length in metres, beam and distance out in pixels."""
+    rng = world.rng
+    for _ in range(int(rng.integers(0, fleet.abreast + 1))):
+        kind = fleet.kinds[rng.integers(len(fleet.kinds))]
+        length_m = _length_m(world, kind, most_m=most_m)
+        beam = world.px(length_m / float(rng.uniform(*kind.aspect)))
+        yield kind, length_m, beam, out_px
+        out_px += beam + world.px(rng.uniform(0.3, 2.0))
+
+
 def _put_long_pier(
     world: World, u: float, shore: float, fleet: _Fleet, *, length_m: float, width_m: float
 ) -> None:
@@ -215,11 +229,8 @@ def _put_long_pier(
         along = shore - world.px(rng.uniform(2, 30))
         while along > shore - length:
             most = 0.0
-            out = width / 2 + world.px(1.0)
-            for _ in range(int(rng.integers(0, fleet.abreast + 1))):
-                kind = fleet.kinds[rng.integers(len(fleet.kinds))]
-                ship_m = _length_m(world, kind, most_m=1.05 * length_m)
-                beam = world.px(ship_m / float(rng.uniform(*kind.aspect)))
+            first = width / 2 + world.px(1.0)
+            for kind, ship_m, beam, out in _abreast(world, fleet, 1.05 * length_m, out_px=first):
                 put_ship(
                     world,
                     u + side * (out + beam / 2),
@@ -229,7 +240,6 @@ def _put_long_pier(
                     length_m=ship_m,
                     max_beam_px=beam,
                 )
-                out += beam + world.px(rng.uniform(0.3, 2.0))
                 most = max(most, world.px(ship_m))
             along -= most + world.px(rng.uniform(5, 40))
 
@@ -237,11 +247,8 @@ def _put_long_pier(
 def _row(world: World, fleet: _Fleet, position: float, shore: float) -> float:
     """Ships abreast alongside the quay; returns the length of the longest in pixels."""
     rng = world.rng
-    out, longest = world.px(1.5), 0.0
-    for _ in range(int(rng.integers(0, fleet.abreast + 1))):
-        kind = fleet.kinds[rng.integers(len(fleet.kinds))]
-        length_m = _length_m(world, kind, most_m=2 * world.reach * world.gsd_m)
-        beam = world.px(length_m / float(rng.uniform(*kind.aspect)))
+    longest, most_m = 0.0, 2 * world.reach * world.gsd_m
+    for kind, length_m, beam, out in _abreast(world, fleet, most_m, out_px=world.px(1.5)):
         put_ship(
             world,
             position + world.px(length_m / 2),
@@ -251,6 +258,5 @@ def _row(world: World, fleet: _Fleet, position: float, shore: float) -> float:
             length_m=length_m,
             max_beam_px=beam,
         )
-        out += beam + world.px(rng.uniform(0.3, 2.0))
         longest = max(longest, world.px(length_m))
     return longest or world.px(20)

@@ -13,7 +13,9 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import Instances, RotatedBoxes
+from detectron2.utils import comm
 
+from tcm_d2.engine.launch import launch
 from tcm_d2.evaluation.dota_evaluator import DotaEvaluator
 from tcm_d2.evaluation.files.task_files import read_task1
 from tcm_d2.evaluation.merge import load_patch_detections
@@ -240,28 +242,21 @@ def test_missing_labels_show_before_the_work(register: Any, tmp_path: Path) -> N
         DotaEvaluator(empty, tmp_path / "out", **OPTIONS)
 
 
-def evaluate_in_process(rank: int, label_dir: str, output_dir: str, rendezvous: str) -> None:
+def evaluate_in_process(label_dir: str, output_dir: str) -> None:
     """Score in one of two processes; the first holds one patch, the second the other two."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2
-    )
+    rank = comm.get_rank()
     DatasetCatalog.register("eval_two", lambda: [dataset_dict(patch_id) for patch_id in PATCHES])
     MetadataCatalog.get("eval_two").set(thing_classes=CLASSES, label_dir=label_dir)
     evaluator = DotaEvaluator("eval_two", output_dir, **OPTIONS)
     results = run(evaluator, list(PATCHES)[2:] if rank == 0 else list(PATCHES)[:2])
     assert (results == {}) == (rank == 1)
-    torch.distributed.destroy_process_group()
 
 
 def test_two_processes_give_the_result_of_one(register: Any, tmp_path: Path) -> None:
     alone = DotaEvaluator(register("eval_alone", labelled=True), tmp_path / "one", **OPTIONS)
     run(alone, list(PATCHES))
-    torch.multiprocessing.spawn(
-        evaluate_in_process,
-        args=(str(tmp_path / "labelTxt"), str(tmp_path / "two"), str(tmp_path / "rendezvous")),
-        nprocs=2,
-    )
+    args = (str(tmp_path / "labelTxt"), str(tmp_path / "two"))
+    launch(evaluate_in_process, 2, args=args, use_cuda=False)
     for name in ("ap.json", "Task1.zip"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
